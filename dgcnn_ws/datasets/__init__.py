@@ -1,0 +1,32 @@
+"""Point-cloud data sets by name."""
+
+from pathlib import Path
+from typing import Any
+
+from dgcnn_ws.datasets.modelnet import HDF5Clouds, ModelNet10, ModelNet40, PointClouds
+from dgcnn_ws.datasets.shapes import Shapes
+from dgcnn_ws.errors import InputError
+
+__all__ = ["DATASETS", "HDF5Clouds", "ModelNet10", "ModelNet40", "PointClouds", "Shapes", "load_dataset"]
+
+DATASETS: dict[str, type[HDF5Clouds]] = {"shapes": Shapes, "modelnet10": ModelNet10, "modelnet40": ModelNet40}
+
+
+def load_dataset(
+    name: str, root: str | Path = "data", split: str = "train", num_points: int = 1024, **options: Any
+) -> HDF5Clouds:
+    """A split of the data set called `name` (a key of `DATASETS`).
+
+    Args:
+        name: `shapes`, `modelnet10` or `modelnet40`.
+        root: data root, or the data set's own folder.
+        split: `train`, `val`, `trainval` or `test`.
+        num_points: points per cloud.
+        options: `val_fraction` and `split_seed` of `HDF5Clouds`.
+
+    Raises:
+        InputError: there is no such data set, or it cannot be read.
+    """
+    if name not in DATASETS:
+        raise InputError(f"There is no data set {name!r}; choose one of {', '.join(DATASETS)}.")
+    return DATASETS[name](root, split, num_points, **options)

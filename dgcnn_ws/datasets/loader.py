@@ -1,0 +1,107 @@
+"""Batches of a data set that lies in memory: index selections on the device, without worker processes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dgcnn_ws.datasets.modelnet import PointClouds
+from dgcnn_ws.errors import InputError
+
+
+class Loader:
+    """Batches of a data set in an order that is a pure function of (seed, epoch), so a run resumes anywhere.
+
+    The clouds move to the device once. On CUDA they do so where they take less than half of the free memory;
+    otherwise each batch is gathered in pinned host memory and copied.
+
+    Args:
+        dataset: the clouds.
+        batch_size: clouds per batch.
+        device: where batches are wanted.
+        shuffle: draw each epoch's order at random.
+        drop_last: leave out a last batch that is smaller than `batch_size`.
+        seed: non-negative, decides every epoch's order.
+
+    Raises:
+        InputError: no batch can be formed, or `seed` is negative.
+    """
+
+    def __init__(
+        self,
+        dataset: PointClouds,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size} holds no cloud; choose at least 1.")
+        if drop_last and batch_size > len(dataset):
+            raise InputError(
+                f"batch_size={batch_size} is larger than the {len(dataset)} clouds of {dataset.split}, so "
+                f"dropping the incomplete batch leaves nothing; lower --batch-size or keep the last batch."
+            )
+        if seed < 0:
+            raise InputError(f"seed={seed} must not be negative.")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.device = torch.device(device)
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.seed = seed
+        storage = self.device if fits(dataset.points, self.device) else torch.device("cpu")
+        self.points = dataset.points.to(storage)
+        self.labels = dataset.labels.to(storage)
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole if self.drop_last or rest == 0 else whole + 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.epoch(0)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch: points (b, num_points, 3) and labels (b,).
+
+        Args:
+            epoch: which epoch, from 0.
+            start: number of the first batch to yield; `len(self)` yields none.
+
+        Raises:
+            InputError: `epoch` or `start` is out of range.
+        """
+        if epoch < 0:
+            raise InputError(f"epoch={epoch} must not be negative.")
+        if not 0 <= start <= len(self):
+            raise InputError(f"start={start} lies outside the {len(self)} batches of an epoch.")
+        return self.batches(self.order(epoch), start)
+
+    def order(self, epoch: int) -> Tensor:
+        """The permutation (n,) int64 on CPU in which an epoch visits the clouds."""
+        count = len(self.dataset)
+        if not self.shuffle:
+            return torch.arange(count)
+        # SeedSequence mixes both numbers, so that (seed 0, epoch 1) and (seed 1, epoch 0) are unrelated.
+        mixed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
+        return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
+
+    def batches(self, order: Tensor, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = order.to(self.points.device)
+        for batch in range(start, len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            points, labels = self.points[chosen], self.labels[chosen]
+            if points.device.type != self.device.type:
+                points = points.pin_memory().to(self.device, non_blocking=True)
+                labels = labels.pin_memory().to(self.device, non_blocking=True)
+            yield points, labels
+
+
+def fits(points: Tensor, device: torch.device) -> bool:
+    """Whether `points` may lie on `device` for the whole run."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return points.nbytes < free / 2

@@ -1,0 +1,102 @@
+"""A run's files: written whole or not at all, and nothing read from them is ever executed."""
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dgcnn_ws.engine.recipe import Recipe, build_model, from_config
+from dgcnn_ws.errors import InputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise.
+
+    A reader sees the old file or the new one, never half of one, also when the process is killed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON to `path` in one step."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON in `path`. Raises InputError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist: there is no run in {path.parent}.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: it is not valid JSON.") from error
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors, numbers, strings and containers of them to `path` in one step."""
+    buffer = io.BytesIO()  # torch.save to a file hides a full disk's OSError behind a RuntimeError
+    torch.save(content, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what `save_checkpoint` wrote, on the CPU.
+
+    Raises InputError where the file is missing, or is no checkpoint of this program.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist. Checkpoints lie in a run's folder as best.pt and last.pt.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # the restricted unpickler meets arbitrary bytes with any exception
+        raise InputError(f"{path} is not a checkpoint: it is damaged, or something else.") from error
+    expected = {"config": dict, "class_names": list, "model": dict}
+    if not isinstance(content, dict) or any(not isinstance(content.get(k), t) for k, t in expected.items()):
+        raise InputError(f"{path} is not a checkpoint of dgcnn_ws: it lacks {', '.join(expected)}.")
+    return content
+
+
+def restore_model(path: Path) -> tuple[nn.Module, Recipe, list[str]]:
+    """Return the network of a checkpoint with its weights, the recipe that trained it, and its class names.
+
+    Raises InputError as `load_checkpoint` does, and where weights and settings disagree.
+    """
+    content = load_checkpoint(path)
+    recipe = from_config(content["config"])
+    num_classes = len(content["class_names"])
+    # First without memory: settings that do not match the weights could ask for any amount of it.
+    with torch.device("meta"):
+        expected = build_model(recipe, num_classes).state_dict()
+    check_weights(path, expected, content["model"])
+    model = build_model(recipe, num_classes)
+    model.load_state_dict(content["model"])
+    return model, recipe, content["class_names"]
+
+
+def check_weights(path: Path, expected: dict[str, Tensor], found: dict[str, Any]) -> None:
+    """Raise InputError where `found` is not a state dict of the names and shapes of `expected`."""
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found or name not in expected:
+            where = "lacks" if name not in found else "has an unexpected"
+            raise InputError(f"{path} is of another architecture: it {where} {name!r}.")
+        shape = tuple(expected[name].shape)
+        if not isinstance(found[name], Tensor) or tuple(found[name].shape) != shape:
+            raise InputError(f"{path} is of another architecture: {name!r} should have shape {shape}.")

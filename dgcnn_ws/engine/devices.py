@@ -1,0 +1,50 @@
+"""Where a run computes, and what it says about the machine."""
+
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dgcnn_ws.errors import InputError
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name` (`auto`: CUDA where there is one). Raises InputError where it is missing."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (index.isdecimal() or name == kind):
+        raise InputError(f"--device {name!r} is unknown. Choose auto, cpu, cuda or cuda:N.")
+    device = torch.device(name)
+    if kind == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {name} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices.")
+    return device
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most memory taken so far: on the device for CUDA, by the whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Return the versions and the hardware behind a run, JSON-ready."""
+    try:
+        command = ["git", "describe", "--always", "--dirty"]
+        git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        revision = git.stdout.strip() or None
+    except OSError:  # no git on this machine
+        revision = None
+    return {
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "git": revision,
+    }

@@ -1,0 +1,72 @@
+"""Scores of a network on a set of clouds, every one of them counted."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from dgcnn_ws.datasets import PointClouds
+from dgcnn_ws.datasets.augment import uniform
+from dgcnn_ws.datasets.loader import Loader
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracies are fractions; `confusion[i][j]` counts clouds of class i that were called j."""
+
+    overall_accuracy: float
+    mean_class_accuracy: float
+    loss: float
+    num_clouds: int
+    per_class: dict[str, float | None]
+    confusion: list[list[int]]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def scores_from_confusion(confusion: Tensor, class_names: list[str], loss: float) -> Scores:
+    """Return the scores of a (classes, classes) matrix of counts; a class without clouds has none (None)."""
+    correct, total = confusion.diagonal().double(), confusion.sum(1)
+    recall = correct / total  # nan for a class without clouds
+    return Scores(
+        overall_accuracy=(correct.sum() / total.sum()).item(),
+        mean_class_accuracy=recall.nanmean().item(),
+        loss=loss,
+        num_clouds=int(total.sum()),
+        per_class={n: r if c else None for n, r, c in zip(class_names, recall.tolist(), total, strict=True)},
+        confusion=confusion.tolist(),
+    )
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, dataset: PointClouds, batch_size: int, device: torch.device, votes: int = 1, seed: int = 0
+) -> Scores:
+    """Score `model` on every cloud of `dataset`.
+
+    Args:
+        model: (B, 3, N) -> (B, num_classes), on `device`; it is left in evaluation mode.
+        votes: predictions averaged (as probabilities): of the cloud itself and of `votes` − 1 scaled copies.
+        seed: seed of those copies.
+
+    Returns:
+        The scores; the loss is the plain cross entropy, without label smoothing, of the averaged prediction.
+    """
+    model.eval()
+    confusion = MulticlassConfusionMatrix(dataset.num_classes).to(device)
+    generator = torch.Generator(device).manual_seed(seed)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    for points, labels in Loader(dataset, batch_size, device):
+        probabilities = torch.zeros((), device=device)
+        for vote in range(votes):
+            scale = uniform(points, (len(points), 1, 3), 2 / 3, 3 / 2, generator) if vote else 1
+            probabilities = probabilities + model((points * scale).transpose(1, 2)).float().softmax(1)
+        log_probabilities = (probabilities / votes).clamp_min(torch.finfo(torch.float32).tiny).log()
+        loss += F.nll_loss(log_probabilities, labels, reduction="sum")
+        confusion.update(log_probabilities, labels)
+    matrix = confusion.compute().cpu()
+    return scores_from_confusion(matrix, dataset.class_names, loss.item() / len(dataset))

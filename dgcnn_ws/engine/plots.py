@@ -1,0 +1,101 @@
+"""Pictures of a run, drawn without a display."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write `figure` to `path`; the ending decides the format."""
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=150)
+
+
+def draw_confusion(confusion: list[list[int]], class_names: list[str], path: Path) -> None:
+    """Draw a confusion matrix, each row as fractions of its class, with the numbers where there is room."""
+    counts = np.array(confusion)
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    size = max(4.0, 0.32 * len(class_names) + 2)
+    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the class", fraction=0.046)
+    axes.set_xticks(range(len(class_names)), class_names, rotation=90)
+    axes.set_yticks(range(len(class_names)), class_names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    for i, j in zip(*np.nonzero(counts), strict=True):
+        colour = "white" if shares[i, j] > 0.5 else "black"
+        axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=6, color=colour)
+    accuracy = np.trace(counts) / counts.sum()
+    axes.set_title(f"overall accuracy {accuracy:.1%} of {counts.sum():,} clouds", fontsize=10)
+    save(figure, path)
+
+
+def draw_training(metrics: Path, path: Path) -> None:
+    """Draw loss and accuracy over the epochs of a `metrics.jsonl`."""
+    lines: list[dict[str, Any]] = [json.loads(line) for line in metrics.read_text().splitlines()]
+    epochs = [line["epoch"] for line in lines]
+    split = {"val": "validation", "test": "test"}[lines[0]["selected_on"]]
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(epochs, [line["train_loss"] for line in lines], label="train (smoothed labels)")
+    left.plot(epochs, [line["loss"] for line in lines], label=split)
+    left.set_ylabel("cross entropy")
+    right.plot(epochs, [100 * line["train_accuracy"] for line in lines], label="train")
+    right.plot(epochs, [100 * line["overall_accuracy"] for line in lines], label=split)
+    right.set_ylabel("overall accuracy (%)")
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    save(figure, path)
+
+
+def draw_study(summaries: list[dict[str, Any]], runs: dict[str, list[Path]], title: str, path: Path) -> None:
+    """Draw a study: validation accuracy over the epochs, and test accuracy against the micro-batch.
+
+    Args:
+        summaries: one for each cell (`study.summarize`).
+        runs: the folders behind each line of the left picture, by its label.
+    """
+    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for label, folders in runs.items():
+        texts = [(folder / "metrics.jsonl").read_text().splitlines() for folder in folders]
+        curves = np.array([[100 * json.loads(line)["overall_accuracy"] for line in text] for text in texts])
+        epochs = np.arange(1, curves.shape[1] + 1)
+        left.plot(epochs, curves.mean(0), label=label)
+        left.fill_between(epochs, curves.min(0), curves.max(0), alpha=0.2)
+    left.set_xlabel("epoch")
+    left.set_ylabel("validation accuracy (%)")
+    left.xaxis.get_major_locator().set_params(integer=True)
+    left.legend(frameon=False, fontsize=8)
+    trained = [row for row in summaries if not row["refusal"]]
+    lines = dict.fromkeys((row["norm"], row["head_norm"]) for row in trained)
+    for norm, head_norm in lines:
+        cells = [row for row in trained if (row["norm"], row["head_norm"]) == (norm, head_norm)]
+        scores = [row["best_overall_accuracy"] for row in cells]
+        right.errorbar(
+            [row["micro_batch"] for row in cells],
+            [100 * score["mean"] for score in scores],
+            [100 * (score["std"] or 0) for score in scores],
+            marker="o",
+            capsize=3,
+            label=f"{norm}, head {head_norm}",
+        )
+    ticks = sorted({row["micro_batch"] for row in trained})
+    right.set_xscale("log", base=2)
+    right.set_xticks(ticks, [str(tick) for tick in ticks])
+    right.set_xlabel("micro-batch (clouds a forward pass)")
+    right.set_ylabel("test accuracy (%)")
+    right.legend(frameon=False, fontsize=8)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=11)
+    save(figure, path)

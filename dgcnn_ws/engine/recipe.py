@@ -1,0 +1,244 @@
+"""A run's settings: what the command line asks for, the presets that fill the gaps, the schedule they imply."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dgcnn_ws.datasets import DATASETS
+from dgcnn_ws.datasets.augment import AUGMENTATIONS
+from dgcnn_ws.errors import InputError
+from dgcnn_ws.models import MODELS
+from dgcnn_ws.models.head import HEAD_NORMS, default_head_norm
+from dgcnn_ws.nn.norm import NORMS
+
+# Each with the learning rate that it takes where neither the user nor a search has chosen one.
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], float]] = {
+    "sgd": (torch.optim.SGD, 0.1),
+    "adam": (torch.optim.Adam, 1e-3),
+    "adamw": (torch.optim.AdamW, 1e-3),
+}
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training run. A field that is None takes its value from the preset (and the norm)."""
+
+    dataset: str = "shapes"
+    """Data to train on: shapes (procedural, made on first use) | modelnet10 | modelnet40."""
+    data_root: Path = Path("data")
+    """Folder that holds <dataset>_ply_hdf5_2048/."""
+    preset: str = "dgcnn"
+    """Network and recipe: dgcnn (today's) | paper (the Weight Standardization paper's, with T-Net)."""
+    norm: str = "ws_gn"
+    """Normalisation: ws_gn | gn | ws_bn | bn | ws_bcn."""
+    head_norm: str | None = None
+    """Normalisation of the fully connected head: bn | gn | ln | est | none. Default: bn with bn and ws_bn, else est."""
+    groups: int | None = None
+    """Groups of every group norm, lowered to a divisor of its channels. Default: 64 (dgcnn), 16 (paper)."""
+    batch_size: int = 32
+    """Clouds in one optimizer step."""
+    micro_batch: int | None = None
+    """Clouds in one forward pass: what BatchNorm sees. Gradients accumulate to the batch. Default: batch size."""
+    epochs: int | None = None
+    """Passes over the training clouds. Default: 250."""
+    num_points: int = 1024
+    """Points of a cloud, the first of the 2,048 stored."""
+    k: int = 20
+    """Neighbours of a point, itself included."""
+    emb_dims: int = 1024
+    """Channels before pooling."""
+    dropout: float = 0.5
+    """Dropout probability in the head."""
+    optimizer: str | None = None
+    """Optimizer: sgd (momentum 0.9) | adam | adamw. Default: the norm's own (docs/RESULTS.md), adam for paper."""
+    lr: float | None = None
+    """Peak learning rate. Default: the norm's own (docs/RESULTS.md), 1e-3 for paper."""
+    weight_decay: float | None = None
+    """Weight decay. Default: 1e-4 (dgcnn), 0 (paper)."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the learning rate rises linearly from 0."""
+    label_smoothing: float = 0.2
+    """Label smoothing of the training loss."""
+    augment: str | None = None
+    """Augmentation: dgcnn | paper | none. Default: the preset's."""
+    seed: int = 0
+    """Seed of initial weights, order, augmentation and dropout. The validation split does not depend on it."""
+    select: str = "val"
+    """Which clouds choose best.pt: val (10 % of train, stratified) | test (trains on all of train; only to compare
+    with papers that do so, marked in every output)."""
+    device: str = "auto"
+    """Where to compute: auto | cpu | cuda | cuda:N."""
+    precision: str = "32"
+    """Arithmetic: 32 | bf16 | 16 (CUDA only). Statistics and neighbour search stay float32."""
+
+
+# What may differ between a run and its resumption: where things are, not what is computed.
+PLACES = ("data_root", "device")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a preset fills in."""
+
+    groups: int
+    epochs: int
+    weight_decay: float
+    augment: str
+    tuned: dict[str, tuple[str, float]]
+    learning_rate: Callable[[float, int], float]
+
+
+def cosine(progress: float, samples: int) -> float:
+    """Cosine from 1 to 1/100 over the run."""
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
+
+
+def staircase(progress: float, samples: int) -> float:
+    """× 0.7 every 200,000 samples, not below 1/100: the paper's decay."""
+    return max(0.7 ** (samples // 200_000), 0.01)
+
+
+# Optimizer and peak learning rate of each norm, from one search on the validation split (docs/RESULTS.md).
+TUNED = {
+    "bn": ("adam", 1e-3),
+    "ws_bn": ("adam", 1e-3),
+    "gn": ("adam", 1e-3),
+    "ws_gn": ("adam", 1e-3),
+    "ws_bcn": ("adam", 1e-3),
+}
+
+PRESETS = {
+    "dgcnn": Preset(64, 250, 1e-4, "dgcnn", TUNED, cosine),
+    "paper": Preset(16, 250, 0.0, "paper", dict.fromkeys(NORMS, ("adam", 1e-3)), staircase),
+}
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """Return the learning rate of optimizer step `step` (from 0): a pure function of progress."""
+    assert recipe.epochs is not None and recipe.lr is not None
+    warmup = min(1.0, (step + 1) / max(recipe.warmup_epochs * steps_per_epoch, 1))
+    shape = PRESETS[recipe.preset].learning_rate
+    return recipe.lr * warmup * shape(step / (recipe.epochs * steps_per_epoch), step * recipe.batch_size)
+
+
+def _one_of(flag: str, value: str, choices: Any) -> None:
+    if value not in choices:
+        raise InputError(f"{flag} {value!r} is unknown. Choose one of {', '.join(choices)}.")
+
+
+def _at_least(flag: str, value: float, least: float) -> None:
+    if not (value >= least and math.isfinite(value)):
+        raise InputError(f"{flag} is {value}, but must be at least {least}.")
+
+
+def complete(recipe: Recipe) -> Recipe:
+    """Return the recipe with every gap filled in from its preset and norm. Raises InputError for a bad value."""
+    _one_of("--preset", recipe.preset, PRESETS)
+    _one_of("--norm", recipe.norm, NORMS)
+    preset = PRESETS[recipe.preset]
+    optimizer, lr = preset.tuned[recipe.norm]
+    if recipe.optimizer not in (None, optimizer):
+        _one_of("--optimizer", recipe.optimizer, OPTIMIZERS)
+        lr = OPTIMIZERS[recipe.optimizer][1]
+    defaults: dict[str, Any] = {
+        "head_norm": default_head_norm(recipe.norm),
+        "groups": preset.groups,
+        "micro_batch": recipe.batch_size,
+        "epochs": preset.epochs,
+        "optimizer": optimizer,
+        "lr": lr,
+        "weight_decay": preset.weight_decay,
+        "augment": preset.augment,
+    }
+    recipe = replace(recipe, **{name: value for name, value in defaults.items() if getattr(recipe, name) is None})
+    _check(recipe)
+    return recipe
+
+
+def _check(recipe: Recipe) -> None:
+    assert recipe.head_norm and recipe.optimizer and recipe.augment
+    assert recipe.groups and recipe.micro_batch is not None and recipe.epochs is not None
+    assert recipe.lr is not None and recipe.weight_decay is not None
+    _one_of("--preset", recipe.preset, PRESETS)
+    _one_of("--norm", recipe.norm, NORMS)
+    _one_of("--dataset", recipe.dataset, DATASETS)
+    _one_of("--head-norm", recipe.head_norm, HEAD_NORMS)
+    _one_of("--optimizer", recipe.optimizer, OPTIMIZERS)
+    _one_of("--augment", recipe.augment, AUGMENTATIONS)
+    _one_of("--select", recipe.select, ("val", "test"))
+    _one_of("--precision", recipe.precision, PRECISIONS)
+    for name in ("groups", "batch_size", "micro_batch", "epochs", "num_points", "k", "emb_dims"):
+        _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 1)
+    for name in ("lr", "weight_decay", "warmup_epochs", "dropout", "label_smoothing", "seed"):
+        _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 0)
+    if recipe.dropout >= 1 or recipe.label_smoothing > 1:
+        raise InputError(
+            f"--dropout {recipe.dropout} and --label-smoothing {recipe.label_smoothing} are probabilities: "
+            "stay below 1."
+        )
+    if recipe.k > recipe.num_points:
+        raise InputError(
+            f"k={recipe.k} neighbours need at least {recipe.k} points; these clouds have {recipe.num_points}. "
+            "Lower --k or raise --num-points."
+        )
+    if recipe.batch_size % recipe.micro_batch:
+        raise InputError(
+            f"--batch-size {recipe.batch_size} is not a multiple of --micro-batch {recipe.micro_batch}. "
+            "Choose a micro-batch that divides the batch."
+        )
+    if recipe.head_norm == "bn" and recipe.micro_batch == 1:
+        raise InputError(
+            "a BatchNorm head cannot train at --micro-batch 1: of each channel it sees one value, whose variance "
+            "is zero. Use --head-norm est, --norm ws_gn, or a micro-batch of 2 or more."
+        )
+
+
+def as_config(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as JSON-ready values."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(recipe).items()}
+
+
+def from_config(config: dict[str, Any]) -> Recipe:
+    """Return the recipe that `as_config` wrote. Raises InputError where a setting is missing or of another type."""
+    values = {}
+    for name, example in _EXAMPLE.items():
+        if name not in config:
+            raise InputError(f"the stored settings lack {name!r}: they are not from this program, or too old.")
+        value, expected = config[name], type(example)
+        if expected is float and type(value) is int:
+            value = float(value)
+        if type(value) is not expected:
+            raise InputError(f"the stored setting {name!r} is {value!r}, not of type {expected.__name__}.")
+        values[name] = Path(value) if name == "data_root" else value
+    recipe = Recipe(**values)
+    _check(recipe)
+    return recipe
+
+
+_EXAMPLE = as_config(complete(Recipe()))
+
+
+def build_model(recipe: Recipe, num_classes: int) -> torch.nn.Module:
+    """Return the recipe's network, its weights drawn from torch's global generator."""
+    return MODELS[recipe.preset](
+        num_classes,
+        recipe.k,
+        recipe.norm,
+        recipe.head_norm,
+        emb_dims=recipe.emb_dims,
+        dropout=recipe.dropout,
+        groups=recipe.groups,
+    )
+
+
+def build_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer, in torch's fused form."""
+    assert recipe.optimizer is not None
+    kind = OPTIMIZERS[recipe.optimizer][0]
+    extra = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    return kind(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True, **extra)

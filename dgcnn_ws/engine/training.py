@@ -1,0 +1,327 @@
+"""Training: one visible loop.
+
+Everything random is a pure function of the seed and the step, so a run that stops anywhere goes on from its last
+checkpoint as if it had never stopped.
+"""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from dgcnn_ws.datasets import load_dataset
+from dgcnn_ws.datasets.augment import AUGMENTATIONS
+from dgcnn_ws.datasets.loader import Loader
+from dgcnn_ws.engine import plots
+from dgcnn_ws.engine.checkpoint import (
+    check_weights,
+    load_checkpoint,
+    read_json,
+    replacing,
+    restore_model,
+    save_checkpoint,
+    write_json,
+)
+from dgcnn_ws.engine.devices import describe_environment, peak_memory_bytes, pick_device
+from dgcnn_ws.engine.evaluation import evaluate
+from dgcnn_ws.engine.recipe import (
+    PLACES,
+    PRECISIONS,
+    Recipe,
+    as_config,
+    build_model,
+    build_optimizer,
+    from_config,
+    learning_rate,
+)
+from dgcnn_ws.errors import InputError
+from dgcnn_ws.nn.norm import one_update
+
+EVAL_BATCH = 16
+AUGMENTATION, DROPOUT = 1, 2  # streams of random numbers
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (Ctrl-C, SIGTERM) and has saved its place."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
+@dataclass
+class Progress:
+    """A run's place, part of its checkpoint."""
+
+    step: int = 0  # optimizer steps taken
+    seconds: float = 0.0  # spent in training steps
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    loss_sum: float = 0.0  # over the clouds of the epoch so far
+    num_correct: int = 0
+
+
+def seed_of(*numbers: int) -> int:
+    """Mix numbers into one seed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM in a list instead of dying at once; a second Ctrl-C does."""
+    requests: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        if requests and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        requests.append(signum)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requests
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Run:
+    """One training run: its folder, network, optimizer and place.
+
+    Args:
+        recipe: a completed recipe (`recipe.complete`).
+        folder: where the run's files go; made if it does not exist.
+        resume: continue what lies in `folder`; otherwise the folder must not hold a run.
+        quiet: neither progress bar nor lines.
+
+    Raises InputError for data that cannot be read, a folder in use, or a resumption with other settings.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, resume: bool = False, quiet: bool = False) -> None:
+        self.recipe, self.folder, self.quiet = recipe, folder, quiet
+        self.device = pick_device(recipe.device)
+        if recipe.precision == "16" and self.device.type == "cpu":
+            raise InputError("--precision 16 needs a CUDA device. Use --precision bf16 or 32.")
+        if resume:
+            self._check_settings()
+        elif (folder / "config.json").exists():
+            raise InputError(f"{folder} already holds a run. Continue it with --resume, or choose another --name.")
+
+        train_split, select_split = ("train", "val") if recipe.select == "val" else ("trainval", "test")
+        self.train_set, self.select_set, self.test_set = (
+            load_dataset(recipe.dataset, recipe.data_root, split, recipe.num_points)
+            for split in (train_split, select_split, "test")
+        )
+        self.loader = Loader(
+            self.train_set, recipe.batch_size, self.device, shuffle=True, drop_last=True, seed=recipe.seed
+        )
+        self.augment = AUGMENTATIONS[recipe.augment or "none"]
+        self.generator = torch.Generator(self.device)
+        self.fabric = Fabric(
+            accelerator=self.device.type,
+            devices=1 if self.device.index is None else [self.device.index],
+            precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
+        )
+        torch.manual_seed(recipe.seed)
+        model = build_model(recipe, self.train_set.num_classes)
+        self.model, self.optimizer = self.fabric.setup(model, build_optimizer(recipe, model))
+        self.progress = Progress()
+        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # the epoch's loss and correct clouds
+        if resume and (folder / "last.pt").exists():
+            self._restore()
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs trained."""
+        return self.progress.step // len(self.loader)
+
+    def train(self) -> dict[str, Any]:
+        """Train to the end and return what `results.json` then holds. Raises Interrupted when asked to stop."""
+        self._open_folder()
+        assert self.recipe.epochs is not None
+        total = self.recipe.epochs * len(self.loader) * self.recipe.batch_size
+        done = self.progress.step * self.recipe.batch_size
+        with (
+            stop_requests() as requests,
+            SummaryWriter(str(self.folder)) as board,
+            tqdm(total=total, initial=done, unit=" clouds", disable=self.quiet, dynamic_ncols=True) as bar,
+        ):
+            while self.epoch < self.recipe.epochs:
+                self._train_epoch(bar, requests)
+                self._finish_epoch(bar, board)
+        return self._finish()
+
+    def _train_epoch(self, bar: "tqdm[Any]", requests: list[int]) -> None:
+        self.model.train()
+        epoch, start = divmod(self.progress.step, len(self.loader))
+        bar.set_description(f"epoch {epoch + 1}/{self.recipe.epochs}")
+        begun = shown = time.perf_counter()
+        for points, labels in self.loader.epoch(epoch, start):
+            self._optimizer_step(points, labels)
+            self.progress.step += 1
+            bar.update(len(labels))
+            now = time.perf_counter()
+            if requests or now - shown > 0.5:  # reading the loss waits for the device: not at every step
+                shown = now
+                self._read_sums()
+                mean_loss = self.progress.loss_sum / self._clouds_this_epoch(epoch)
+                bar.set_postfix(loss=f"{mean_loss:.3f}", lr=f"{self.optimizer.param_groups[0]['lr']:.2g}")
+            if requests:
+                self.progress.seconds += now - begun
+                self._save("last.pt")
+                raise Interrupted(
+                    f"stopped in epoch {epoch + 1} after step {self.progress.step}; the place is saved. "
+                    "Go on with the same command and --resume.",
+                    requests[0],
+                )
+        self._read_sums()
+        self.progress.seconds += time.perf_counter() - begun
+
+    def _clouds_this_epoch(self, epoch: int) -> int:
+        return (self.progress.step - epoch * len(self.loader)) * self.recipe.batch_size
+
+    def _optimizer_step(self, points: Tensor, labels: Tensor) -> None:
+        """One step on a batch: points (B, N, 3), labels (B,), in micro-batches whose gradients accumulate."""
+        recipe, step = self.recipe, self.progress.step
+        lr = learning_rate(recipe, step, len(self.loader))
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        # The whole batch at once, so that the micro-batch does not change what is drawn.
+        points = self.augment(points, self.generator.manual_seed(seed_of(recipe.seed, step, AUGMENTATION)))
+        torch.manual_seed(seed_of(recipe.seed, step, DROPOUT))
+        size = recipe.micro_batch or recipe.batch_size
+        with one_update(self.model):
+            for cloud, label in zip(points.transpose(1, 2).split(size), labels.split(size), strict=True):
+                logits = self.model(cloud)  # (micro_batch, num_classes)
+                loss = F.cross_entropy(logits, label, label_smoothing=recipe.label_smoothing, reduction="sum")
+                self.fabric.backward(loss / len(labels))
+                correct = (logits.detach().argmax(1) == label).sum()
+                self.sums += torch.stack([loss.detach(), correct])
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _read_sums(self) -> None:
+        """Move the device's sums into the progress; a loss that is no number ends the run."""
+        loss, correct = self.sums.tolist()
+        self.sums.zero_()
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the training loss became {loss} around step {self.progress.step}. {self.folder / 'last.pt'} is "
+                "from before. Lower --lr, or add --warmup-epochs."
+            )
+        self.progress.loss_sum += loss
+        self.progress.num_correct += int(correct)
+
+    def _finish_epoch(self, bar: "tqdm[Any]", board: SummaryWriter) -> None:
+        """Score the selection split, write the epoch's line, keep the checkpoints."""
+        progress, epoch = self.progress, self.epoch
+        scores = evaluate(self.model, self.select_set, EVAL_BATCH, self.device)
+        clouds = len(self.loader) * self.recipe.batch_size
+        metrics = {
+            "epoch": epoch,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": progress.loss_sum / clouds,
+            "train_accuracy": progress.num_correct / clouds,
+            "selected_on": self.recipe.select,
+            "loss": scores.loss,
+            "overall_accuracy": scores.overall_accuracy,
+            "mean_class_accuracy": scores.mean_class_accuracy,
+            "num_clouds": scores.num_clouds,
+            "seconds": progress.seconds,
+            "clouds_per_second": epoch * clouds / progress.seconds,
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+        }
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(metrics) + "\n")
+        for name, value in metrics.items():
+            if isinstance(value, float):
+                board.add_scalar(name, value, epoch)
+        progress.loss_sum, progress.num_correct = 0.0, 0
+        if scores.overall_accuracy > progress.best_accuracy:
+            progress.best_accuracy, progress.best_epoch = scores.overall_accuracy, epoch
+            self._save("best.pt")
+        self._save("last.pt")
+        if not self.quiet:
+            bar.write(
+                f"epoch {epoch:3d}  train loss {metrics['train_loss']:.3f} OA {metrics['train_accuracy']:.1%}  "
+                f"{self.recipe.select} OA {scores.overall_accuracy:.1%} mAcc {scores.mean_class_accuracy:.1%} "
+                f"of {scores.num_clouds} clouds{'  (best)' if progress.best_epoch == epoch else ''}"
+            )
+
+    def _finish(self) -> dict[str, Any]:
+        """Read the test set, once, for the selected and the last checkpoint; write results and pictures."""
+        results: dict[str, Any] = {"selected_on": self.recipe.select, "best_epoch": self.progress.best_epoch}
+        for name in ("best", "last"):
+            model, _, _ = restore_model(self.folder / f"{name}.pt")
+            results[name] = evaluate(model.to(self.device), self.test_set, EVAL_BATCH, self.device).as_json()
+        clouds = self.progress.step * self.recipe.batch_size
+        results |= {
+            "seconds": self.progress.seconds,
+            "clouds_per_second": clouds / self.progress.seconds,
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+        }
+        plots.draw_training(self.folder / "metrics.jsonl", self.folder / "training.png")
+        plots.draw_confusion(results["best"]["confusion"], self.train_set.class_names, self.folder / "confusion.png")
+        write_json(self.folder / "results.json", results)
+        return results
+
+    # --- the run's folder ---
+
+    def _check_settings(self) -> None:
+        stored, given = as_config(from_config(read_json(self.folder / "config.json"))), as_config(self.recipe)
+        for name in given.keys() - set(PLACES):
+            if stored[name] != given[name]:
+                raise InputError(
+                    f"{self.folder} was started with --{name.replace('_', '-')} {stored[name]}, not {given[name]}. "
+                    "Resume it with its own settings, or choose another --name."
+                )
+        if (self.folder / "results.json").exists():
+            raise InputError(f"{self.folder} is finished: its results are in results.json. There is nothing to resume.")
+
+    def _open_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "config.json").exists():
+            environment = describe_environment(self.device)
+            write_json(self.folder / "config.json", as_config(self.recipe) | {"environment": environment})
+        lines = self.folder / "metrics.jsonl"
+        if lines.exists():  # epochs after the last checkpoint will be trained, and written, again
+            kept = lines.read_text().splitlines()[: self.epoch]
+            with replacing(lines) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in kept))
+
+    def _save(self, name: str) -> None:
+        content = {
+            "config": as_config(self.recipe),
+            "class_names": self.train_set.class_names,
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+        }
+        if name == "last.pt":
+            content["optimizer"] = self.optimizer.state_dict()
+            content["scaler"] = self.fabric.strategy.precision.state_dict()
+            content["progress"] = asdict(self.progress)
+        save_checkpoint(self.folder / name, content)
+
+    def _restore(self) -> None:
+        path = self.folder / "last.pt"
+        content = load_checkpoint(path)
+        check_weights(path, self.model.state_dict(), content["model"])
+        try:
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.fabric.strategy.precision.load_state_dict(content["scaler"])
+            self.progress = Progress(**content["progress"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} cannot be resumed: its optimizer or place is missing or damaged.") from error

@@ -1,0 +1,8 @@
+"""Networks: today's DGCNN and the Weight Standardization paper's."""
+
+from dgcnn_ws.models.dgcnn import DGCNN
+from dgcnn_ws.models.dgcnn_tnet import DGCNNTNet
+
+MODELS = {"dgcnn": DGCNN, "paper": DGCNNTNet}
+
+__all__ = ["DGCNN", "MODELS", "DGCNNTNet"]

@@ -1,0 +1,19 @@
+"""Layers: weight standardization, norms by one word, EdgeConv."""
+
+from dgcnn_ws.nn.edge_conv import EdgeConv
+from dgcnn_ws.nn.global_feature import GlobalFeature
+from dgcnn_ws.nn.norm import NORMS, BatchChannelNorm, RunningEstimates, one_update
+from dgcnn_ws.nn.weight_standardization import WSConv1d, WSConv2d, WSLinear, standardize_weight
+
+__all__ = [
+    "NORMS",
+    "BatchChannelNorm",
+    "EdgeConv",
+    "GlobalFeature",
+    "RunningEstimates",
+    "WSConv1d",
+    "WSConv2d",
+    "WSLinear",
+    "one_update",
+    "standardize_weight",
+]

@@ -1,0 +1,94 @@
+"""Weight Standardization (Qiao et al., https://arxiv.org/abs/1903.10520), for 1D, 2D and linear layers.
+
+Each output filter w of a layer is used as
+
+    w_hat = (w - mean(w)) / (std(w) + eps)
+
+with the mean and the unbiased standard deviation taken over the filter's fan-in (in_channels / groups x kernel).
+The parameters themselves stay as they are: the layers below load and save the state dicts of torch's own.
+Meant for a layer that a normalisation follows: what the standardization removes there has no effect anyway.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dgcnn_ws.errors import InputError
+
+EPS = 1e-5
+
+
+def standardize_weight(weight: Tensor, eps: float = EPS) -> Tensor:
+    """Return `weight` with mean 0 and std 1 over everything but its first dimension.
+
+    Args:
+        weight: (out_channels, ...), any floating dtype. Statistics are taken in float32 at least: in half
+            precision a filter of fan-in 512 has a std near eps and would shrink by a third.
+        eps: added to the std, outside the root, as in the paper.
+
+    Returns:
+        A tensor of the shape and dtype of `weight`. A constant filter gives zeros, and finite gradients.
+    """
+    precise = weight if weight.dtype == torch.float64 else weight.float()
+    variance, mean = torch.var_mean(precise.flatten(1), dim=1, correction=1)
+    # The root's gradient is infinite at zero; clamping first makes it zero there, which is its limit.
+    std = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
+    broadcast = (-1,) + (1,) * (weight.dim() - 1)
+    return ((precise - mean.view(broadcast)) / (std + eps).view(broadcast)).to(weight.dtype)
+
+
+def _require_fan_in(layer: nn.Module, fan_in: int) -> None:
+    if fan_in < 2:
+        raise InputError(
+            f"{type(layer).__name__} with fan-in {fan_in}: one weight per filter has no standard deviation. "
+            "Use more input channels per group, a larger kernel, or torch's plain layer."
+        )
+
+
+class WSConv1d(nn.Conv1d):
+    """`torch.nn.Conv1d` that standardizes its weight at every forward pass; same arguments, same state dict.
+
+    Shapes: (B, in_channels, L) -> (B, out_channels, L'). Raises InputError where the fan-in is 1.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]  # the signature is torch's
+        super().__init__(*args, **kwargs)
+        _require_fan_in(self, self.weight[0].numel())
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, standardize_weight(self.weight), self.bias)
+
+
+class WSConv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` that standardizes its weight at every forward pass; same arguments, same state dict.
+
+    Shapes: (B, in_channels, H, W) -> (B, out_channels, H', W'). Raises InputError where the fan-in is 1.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]  # the signature is torch's
+        super().__init__(*args, **kwargs)
+        _require_fan_in(self, self.weight[0].numel())
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, standardize_weight(self.weight), self.bias)
+
+
+class WSLinear(nn.Linear):
+    """`torch.nn.Linear` that standardizes its weight at every forward pass; same arguments, same state dict.
+
+    Shapes: (..., in_features) -> (..., out_features). Raises InputError where in_features is 1.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]  # the signature is torch's
+        super().__init__(*args, **kwargs)
+        _require_fan_in(self, self.in_features)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, standardize_weight(self.weight), self.bias)
+
+
+def effective_weight(layer: nn.Module) -> Tensor:
+    """Return the weight that `layer` multiplies with: standardized for the layers above, its own otherwise."""
+    if isinstance(layer, (WSConv1d, WSConv2d, WSLinear)):
+        return standardize_weight(layer.weight)
+    return layer.weight  # type: ignore[return-value]

@@ -1,0 +1,214 @@
+"""Neighbour search and edge aggregation as tensor functions; features are (B, N, C), points before channels.
+
+Each runs compiled kernels where there are some (Numba on the CPU, Triton on CUDA) and plain torch elsewhere.
+"""
+
+import torch
+from torch import Tensor
+
+from dgcnn_ws.errors import InputError
+from dgcnn_ws.ops import operators
+from dgcnn_ws.ops.operators import kernels
+from dgcnn_ws.ops.product import linear
+
+__all__ = [
+    "check_graph",
+    "column_moments",
+    "edge_aggregate",
+    "kernels",
+    "knn",
+    "linear",
+    "mean_act",
+    "scale_shift_act",
+]
+
+
+def knn(x: Tensor, k: int) -> Tensor:
+    """Find the k nearest neighbours of each point within its cloud, itself included.
+
+    Distances are Euclidean, in float32 (float64 for float64) whatever autocast says; memory is linear in N.
+    The order of the k neighbours and the choice among equal distances are unspecified. Not differentiable.
+
+    Args:
+        x: (B, N, C) points or features, floating.
+        k: neighbours per point, 1 <= k <= N.
+
+    Returns:
+        idx (B, N, k) int64, k distinct point numbers in 0..N-1 for each point.
+
+    Raises:
+        InputError: x is not a floating (B, N, C) tensor, or k is not in 1..N.
+    """
+    _check_points(x, "x")
+    if k < 1:
+        raise InputError(f"k={k} neighbours make no graph; k is at least 1.")
+    if k > x.shape[1]:
+        raise InputError(
+            f"k={k} neighbours need at least {k} points; this cloud has {x.shape[1]}. "
+            "Lower k or use more points."
+        )
+    return operators.knn(x.detach(), k)
+
+
+def check_graph(idx: Tensor, num_points: int) -> None:
+    """Check a neighbour graph that came from outside.
+
+    Args:
+        idx: (B, N, k) point numbers, int64 or int32.
+        num_points: N of the clouds that idx points into.
+
+    Raises:
+        InputError: idx has another shape or type, or holds a number outside 0..num_points-1.
+    """
+    _check_idx(idx)
+    if idx.shape[1] != num_points:
+        raise InputError(
+            f"The graph idx has {idx.shape[1]} rows for {num_points} points; it needs one a point."
+        )
+    if idx.numel():
+        low, high = (int(bound) for bound in idx.aminmax())
+        if low < 0 or high >= num_points:
+            raise InputError(
+                f"The graph idx points to {low if low < 0 else high}; the points of a cloud are numbered "
+                f"0 to {num_points - 1}."
+            )
+
+
+def edge_aggregate(ab: Tensor, idx: Tensor, sign: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Take extremes over the neighbours, and the moments, of edge features y_ij that are never stored.
+
+        y_ij = a_j + b_i
+
+        extreme_i = b_i + max_{j in N(i)} a_j  where sign > 0, the minimum elsewhere
+        mean, var = mean and biased variance of y_ij over all N k edges of a cloud, per channel
+
+    Differentiable in ab through all three.
+
+    Args:
+        ab: (B, N, 2C) neighbour term a in the first C channels, centre term b in the last.
+        idx: (B, N, k) neighbours, int64 or int32, in 0..N-1 (unchecked: see `check_graph`).
+        sign: (C,) number, above 0 for the maximum; or bool, true for the maximum.
+
+    Returns:
+        extreme (B, N, C) in ab's type; mean and var (B, C) in float32 (float64 for float64).
+
+    Raises:
+        InputError: shapes, types or devices do not fit together.
+    """
+    _check_points(ab, "ab")
+    _check_idx(idx)
+    if ab.shape[2] % 2:
+        raise InputError(f"ab holds two terms side by side; {ab.shape[2]} channels cannot be halved.")
+    if idx.shape[:2] != ab.shape[:2]:
+        raise InputError(f"idx {tuple(idx.shape)} and ab {tuple(ab.shape)} differ in clouds or points.")
+    _check_device(ab, idx, "idx")
+    extreme, _, mean, var = operators.edge_aggregate(ab, idx, _use_max(sign, ab, ab.shape[2] // 2))
+    return extreme, mean, var
+
+
+def scale_shift_act(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
+    """Return leaky_relu(scale * x + shift), with one scale and one shift per cloud and channel.
+
+    Differentiable in x, scale and shift; keeps x alone for the backward pass.
+
+    Args:
+        x: (B, N, C) features.
+        scale: (B, C).
+        shift: (B, C).
+        negative_slope: of the leaky ReLU, in [0, 1].
+
+    Returns:
+        (B, N, C) in x's type.
+
+    Raises:
+        InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
+    """
+    _check_affine(x, scale, shift, negative_slope)
+    return operators.scale_shift_act(x, scale, shift, negative_slope)
+
+
+def column_moments(y: Tensor, sign: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Take the extreme, the mean and the biased variance over the points of each cloud, per channel.
+
+    Differentiable in y through all three.
+
+    Args:
+        y: (B, N, C) features.
+        sign: (C,) number, above 0 for the maximum, the minimum elsewhere; or bool, true for the maximum.
+
+    Returns:
+        extreme (B, C) in y's type; mean and var (B, C) in float32 (float64 for float64).
+
+    Raises:
+        InputError: shapes, types or devices do not fit together.
+    """
+    _check_points(y, "y")
+    extreme, _, mean, var = operators.column_moments(y, _use_max(sign, y, y.shape[2]))
+    return extreme, mean, var
+
+
+def mean_act(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
+    """Return the mean over the points of leaky_relu(scale * y + shift), without storing that tensor.
+
+    Differentiable in y, scale and shift; keeps y alone for the backward pass.
+
+    Args:
+        y: (B, N, C) features.
+        scale: (B, C).
+        shift: (B, C).
+        negative_slope: of the leaky ReLU, in [0, 1].
+
+    Returns:
+        (B, C) in y's type.
+
+    Raises:
+        InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
+    """
+    _check_affine(y, scale, shift, negative_slope)
+    return operators.mean_act(y, scale, shift, negative_slope)
+
+
+def _check_points(x: Tensor, name: str) -> None:
+    if x.dim() != 3:
+        raise InputError(f"{name} is (clouds, points, channels); this one has shape {tuple(x.shape)}.")
+    if not x.dtype.is_floating_point:
+        raise InputError(f"{name} is {x.dtype}; convert it to a floating type first.")
+    if x.shape[1] == 0:
+        raise InputError(f"{name} {tuple(x.shape)} has clouds without points; drop the empty clouds.")
+
+
+def _check_idx(idx: Tensor) -> None:
+    if idx.dim() != 3 or idx.shape[2] == 0:
+        raise InputError(
+            f"The graph idx is (clouds, points, k), k >= 1; this one has shape {tuple(idx.shape)}."
+        )
+    if idx.dtype not in (torch.int64, torch.int32):
+        raise InputError(f"The graph idx is {idx.dtype}; point numbers are int64 or int32.")
+
+
+def _check_device(x: Tensor, other: Tensor, name: str) -> None:
+    if other.device != x.device:
+        raise InputError(f"{name} is on {other.device} and the features are on {x.device}; move one of them.")
+
+
+def _use_max(sign: Tensor, x: Tensor, channels: int) -> Tensor:
+    if sign.shape != (channels,):
+        raise InputError(
+            f"sign has shape {tuple(sign.shape)}; it needs one number for each channel: ({channels},)."
+        )
+    _check_device(x, sign, "sign")
+    return sign if sign.dtype == torch.bool else sign > 0
+
+
+def _check_affine(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> None:
+    _check_points(x, "The input")
+    for name, factor in (("scale", scale), ("shift", shift)):
+        if factor.shape != (x.shape[0], x.shape[2]):
+            raise InputError(
+                f"{name} has shape {tuple(factor.shape)}; clouds by channels is {(x.shape[0], x.shape[2])}."
+            )
+        if not factor.dtype.is_floating_point:
+            raise InputError(f"{name} is {factor.dtype}; convert it to a floating type first.")
+        _check_device(x, factor, name)
+    if not 0 <= negative_slope <= 1:
+        raise InputError(f"negative_slope={negative_slope} is outside [0, 1].")

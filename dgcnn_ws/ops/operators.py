@@ -1,0 +1,221 @@
+"""The operators as torch knows them: schemas, shapes for tracing, gradients, and which kernels run.
+
+Opaque to torch.compile and export, transparent to autograd. Implementations take their inputs as they come,
+so autocast has nothing to cast: features keep their type, statistics are float32 (float64 for float64).
+"""
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dgcnn_ws.ops import reference
+
+_forced = False
+
+
+@contextmanager
+def kernels(name: str) -> Iterator[None]:
+    """Choose what runs inside the context, process-wide: "auto", or "torch" for the reference."""
+    global _forced
+    if name not in ("auto", "torch"):
+        raise ValueError(f'kernels are "auto" or "torch", not {name!r}.')
+    before, _forced = _forced, name == "torch"
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def _kernels_for(x: Tensor) -> ModuleType:
+    return reference if _forced else _fastest(x.device.type)
+
+
+@cache
+def _fastest(device_type: str) -> ModuleType:
+    """Return the compiled kernels for a kind of device, or the reference where their compiler is missing."""
+    module, compiler = {"cpu": ("cpu", "numba"), "cuda": ("cuda", "triton")}.get(device_type, (None, None))
+    if module is None:
+        return reference
+    try:
+        return importlib.import_module(f"dgcnn_ws.ops.{module}")
+    except ImportError as error:
+        warnings.warn(
+            f"No compiled kernels on {device_type} ({error}): plain torch runs, several times slower. "
+            f"Install {compiler} to have them.",
+            stacklevel=2,
+        )
+        return reference
+
+
+def _outputs(x: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
+    return [x.new_empty(shape, dtype=reference.compute_dtype(x)) for shape in shapes]
+
+
+@torch.library.custom_op("dgcnn_ws::knn", mutates_args=())
+def knn(x: Tensor, k: int) -> Tensor:
+    """See `dgcnn_ws.ops.knn`."""
+    return _kernels_for(x).knn(x, k)
+
+
+@knn.register_fake
+def _(x: Tensor, k: int) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[1], k), dtype=torch.int64)
+
+
+@torch.library.custom_op("dgcnn_ws::edge_aggregate", mutates_args=())
+def edge_aggregate(ab: Tensor, idx: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return extreme, arg, mean and var: `dgcnn_ws.ops.edge_aggregate` and the slots its gradient goes to."""
+    return _kernels_for(ab).edge_aggregate(ab, idx, use_max)
+
+
+@edge_aggregate.register_fake
+def _(ab: Tensor, idx: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch, num_points, channels = ab.shape[0], ab.shape[1], ab.shape[2] // 2
+    extreme = ab.new_empty((batch, num_points, channels))
+    arg = ab.new_empty(extreme.shape, dtype=reference.arg_dtype(idx.shape[2]))
+    mean, var = _outputs(ab, (batch, channels), (batch, channels))
+    return extreme, arg, mean, var
+
+
+@torch.library.custom_op("dgcnn_ws::edge_aggregate_backward", mutates_args=())
+def edge_aggregate_backward(
+    ab: Tensor,
+    idx: Tensor,
+    arg: Tensor,
+    mean: Tensor,
+    g_extreme: Tensor | None,
+    g_mean: Tensor | None,
+    g_var: Tensor | None,
+) -> Tensor:
+    """Return the gradient of ab."""
+    return _kernels_for(ab).edge_aggregate_backward(ab, idx, arg, mean, g_extreme, g_mean, g_var)
+
+
+@edge_aggregate_backward.register_fake
+def _(ab: Tensor, *_: Tensor | None) -> Tensor:
+    return ab.new_empty(ab.shape)
+
+
+@torch.library.custom_op("dgcnn_ws::scale_shift_act", mutates_args=())
+def scale_shift_act(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
+    """See `dgcnn_ws.ops.scale_shift_act`."""
+    return _kernels_for(x).scale_shift_act(x, scale, shift, negative_slope)
+
+
+@scale_shift_act.register_fake
+def _(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op("dgcnn_ws::scale_shift_act_backward", mutates_args=())
+def scale_shift_act_backward(
+    g_out: Tensor, x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of x, scale and shift."""
+    return _kernels_for(x).scale_shift_act_backward(g_out, x, scale, shift, negative_slope)
+
+
+@torch.library.custom_op("dgcnn_ws::column_moments", mutates_args=())
+def column_moments(y: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return extreme, arg, mean and var: `dgcnn_ws.ops.column_moments` and the points of the extremes."""
+    return _kernels_for(y).column_moments(y, use_max)
+
+
+@column_moments.register_fake
+def _(y: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    shape = (y.shape[0], y.shape[2])
+    mean, var = _outputs(y, shape, shape)
+    return y.new_empty(shape), y.new_empty(shape, dtype=torch.int64), mean, var
+
+
+@torch.library.custom_op("dgcnn_ws::column_moments_backward", mutates_args=())
+def column_moments_backward(
+    y: Tensor,
+    arg: Tensor,
+    mean: Tensor,
+    g_extreme: Tensor | None,
+    g_mean: Tensor | None,
+    g_var: Tensor | None,
+) -> Tensor:
+    """Return the gradient of y."""
+    return _kernels_for(y).column_moments_backward(y, arg, mean, g_extreme, g_mean, g_var)
+
+
+@column_moments_backward.register_fake
+def _(y: Tensor, *_: Tensor | None) -> Tensor:
+    return y.new_empty(y.shape)
+
+
+@torch.library.custom_op("dgcnn_ws::mean_act", mutates_args=())
+def mean_act(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
+    """See `dgcnn_ws.ops.mean_act`."""
+    return _kernels_for(y).mean_act(y, scale, shift, negative_slope)
+
+
+@mean_act.register_fake
+def _(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
+    return y.new_empty((y.shape[0], y.shape[2]))
+
+
+@torch.library.custom_op("dgcnn_ws::mean_act_backward", mutates_args=())
+def mean_act_backward(
+    g_out: Tensor, y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of y, scale and shift."""
+    return _kernels_for(y).mean_act_backward(g_out, y, scale, shift, negative_slope)
+
+
+@scale_shift_act_backward.register_fake
+@mean_act_backward.register_fake
+def _(
+    g_out: Tensor, x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), scale.new_empty(scale.shape), shift.new_empty(shift.shape)
+
+
+def _save_edges(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)  # a missing gradient of mean and var skips the work on every edge
+    ctx.save_for_backward(inputs[0], inputs[1], output[1], output[2])
+
+
+def _edges_backward(
+    ctx: Any, g_extreme: Tensor | None, _: None, g_mean: Tensor | None, g_var: Tensor | None
+) -> tuple[Tensor | None, None, None]:
+    return edge_aggregate_backward(*ctx.saved_tensors, g_extreme, g_mean, g_var), None, None
+
+
+def _save_columns(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(inputs[0], output[1], output[2])
+
+
+def _columns_backward(
+    ctx: Any, g_extreme: Tensor | None, _: None, g_mean: Tensor | None, g_var: Tensor | None
+) -> tuple[Tensor | None, None]:
+    return column_moments_backward(*ctx.saved_tensors, g_extreme, g_mean, g_var), None
+
+
+def _save_affine(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.negative_slope = inputs[3]
+    ctx.save_for_backward(*inputs[:3])
+
+
+def _scale_shift_act_backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:
+    return *scale_shift_act_backward(g_out, *ctx.saved_tensors, ctx.negative_slope), None
+
+
+def _mean_act_backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:
+    return *mean_act_backward(g_out, *ctx.saved_tensors, ctx.negative_slope), None
+
+
+edge_aggregate.register_autograd(_edges_backward, setup_context=_save_edges)
+column_moments.register_autograd(_columns_backward, setup_context=_save_columns)
+scale_shift_act.register_autograd(_scale_shift_act_backward, setup_context=_save_affine)
+mean_act.register_autograd(_mean_act_backward, setup_context=_save_affine)

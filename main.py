@@ -1,0 +1,51 @@
+"""The command line: `python main.py COMMAND --help` explains each command."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "train a network on ModelNet, or on the built-in shapes",
+    "evaluate": "score a checkpoint on a split, class by class",
+    "compare": "train a grid of norms and micro-batches, and compare them",
+}
+
+
+def usage() -> str:
+    lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        ["usage: python main.py COMMAND [--help] ...", "", "commands:", *lines, "", "Point-cloud networks for any batch size."]
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command and return the exit code: 0, 2 for a user's error, 128 + signal for a run asked to stop."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"error: command {name!r} is unknown. Choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    command = importlib.import_module(f"scripts.{name}")  # only now: torch takes seconds to import
+    from dgcnn_ws.engine.training import Interrupted
+    from dgcnn_ws.errors import InputError
+
+    try:
+        command.main(rest)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a folder without write permission
+        print(f"error: {error.filename or 'writing'}: {error.strerror or error}.", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        return stop.exit_code
+    except KeyboardInterrupt:
+        print("\nstopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,49 @@
+"""`python main.py train`: train a network; everything the run makes lies in its folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dgcnn_ws.engine.checkpoint import read_json
+from dgcnn_ws.engine.recipe import Recipe, complete, from_config
+from dgcnn_ws.engine.training import Run
+
+
+@dataclass(frozen=True)
+class Arguments:
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    out: Path = Path("runs")
+    """Folder of runs."""
+    name: str | None = None
+    """The run's folder inside it. Default: made of data set, preset, norm, micro-batch and seed."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Continue the run from its last checkpoint; flags left out keep the run's own settings."""
+
+
+def parse(arguments: list[str], recipe: Recipe) -> Arguments:
+    return tyro.cli(Arguments, prog="main.py train", args=arguments, default=Arguments(recipe), description=__doc__)
+
+
+def run_name(recipe: Recipe) -> str:
+    return f"{recipe.dataset}-{recipe.preset}-{recipe.norm}-mb{recipe.micro_batch}-seed{recipe.seed}"
+
+
+def main(arguments: list[str]) -> None:
+    parsed = parse(arguments, Recipe())
+    recipe = complete(parsed.recipe)
+    folder = parsed.out / (parsed.name or run_name(recipe))
+    if parsed.resume:  # what the user left out is what the run was started with
+        recipe = complete(parse(arguments, from_config(read_json(folder / "config.json"))).recipe)
+    print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {recipe.dataset}")
+    results = Run(recipe, folder, parsed.resume).train()
+    if recipe.select == "test":
+        print("best.pt was chosen ON THE TEST SET: its score is not an honest estimate.")
+    for which in ("best", "last"):
+        scores = results[which]
+        print(
+            f"{which}.pt on test: overall accuracy {scores['overall_accuracy']:.2%}, mean class accuracy "
+            f"{scores['mean_class_accuracy']:.2%}, of {scores['num_clouds']} clouds"
+        )
+    print(f"{results['seconds']:.0f} s of training, {results['clouds_per_second']:.1f} clouds/s; see {folder}/")

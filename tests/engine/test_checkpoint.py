@@ -1,0 +1,116 @@
+"""Files of a run: whole or not at all, and harmless to read."""
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from dgcnn_ws.engine.checkpoint import (
+    load_checkpoint,
+    read_json,
+    replacing,
+    restore_model,
+    save_checkpoint,
+    write_json,
+)
+from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, complete
+from dgcnn_ws.errors import InputError
+
+RECIPE = complete(Recipe(emb_dims=32, k=4))
+
+
+@pytest.fixture
+def content() -> dict[str, object]:
+    model = build_model(RECIPE, 3)
+    return {"config": as_config(RECIPE), "class_names": ["a", "b", "c"], "model": model.state_dict()}
+
+
+def test_round_trip(tmp_path: Path, content: dict[str, object]) -> None:
+    save_checkpoint(tmp_path / "a.pt", content)
+    model, recipe, class_names = restore_model(tmp_path / "a.pt")
+    assert recipe == RECIPE
+    assert class_names == ["a", "b", "c"]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, content["model"][name])  # type: ignore[index]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(OSError, match="No space"), replacing(path) as temporary:
+        temporary.write_text("half of")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert read_json(path) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+class Malicious:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_a_checkpoint_executes_nothing(tmp_path: Path, content: dict[str, object]) -> None:
+    target = tmp_path / "owned"
+    torch.save(content | {"extra": Malicious(target)}, tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Malicious(target)))
+    for name in ("a.pt", "b.pt"):
+        with pytest.raises(InputError, match="is not a checkpoint"):
+            load_checkpoint(tmp_path / name)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("junk", [b"", b"PK\x03\x04 junk", b"\x80\x04.", b"hello", bytes(range(256)) * 9])
+def test_what_is_no_checkpoint(tmp_path: Path, junk: bytes) -> None:
+    (tmp_path / "a.pt").write_bytes(junk)
+    with pytest.raises(InputError, match=r"a\.pt is not a checkpoint"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_truncated_checkpoint(tmp_path: Path, content: dict[str, object]) -> None:
+    save_checkpoint(tmp_path / "a.pt", content)
+    whole = (tmp_path / "a.pt").read_bytes()
+    for share in (0.1, 0.5, 0.99):
+        (tmp_path / "b.pt").write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(InputError, match="is not a checkpoint"):
+            load_checkpoint(tmp_path / "b.pt")
+
+
+def test_a_missing_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"best\.pt does not exist"):
+        load_checkpoint(tmp_path / "best.pt")
+
+
+@pytest.mark.parametrize("other", [{}, [1], {"model": {}}, {"model": {}, "config": {}, "class_names": "abc"}])
+def test_a_torch_file_of_something_else(tmp_path: Path, other: object) -> None:
+    torch.save(other, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="not a checkpoint of dgcnn_ws"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_weights_of_another_architecture(tmp_path: Path, content: dict[str, object]) -> None:
+    weights = content["model"]
+    assert isinstance(weights, dict)
+    other = build_model(complete(Recipe(norm="ws_bcn", emb_dims=32, k=4)), 3).state_dict()
+    wrong_shape = weights | {"head.layers.0.weight": torch.zeros(2, 2)}
+    # Absurd settings must not ask for the memory that they describe.
+    huge = as_config(RECIPE) | {"emb_dims": 10**9}
+    for change in ({"model": other}, {"model": wrong_shape}, {"class_names": ["a"]}, {"config": huge}):
+        save_checkpoint(tmp_path / "a.pt", content | change)
+        with pytest.raises(InputError, match="of another architecture"):
+            restore_model(tmp_path / "a.pt")
+
+
+def test_damaged_and_missing_json(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"a": ')
+    with pytest.raises(InputError, match="damaged"):
+        read_json(tmp_path / "config.json")
+    with pytest.raises(InputError, match="does not exist"):
+        read_json(tmp_path / "none.json")

@@ -1,0 +1,59 @@
+"""Scores against counts made by hand."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dgcnn_ws.datasets import PointClouds, load_dataset
+from dgcnn_ws.engine.evaluation import evaluate, scores_from_confusion
+from dgcnn_ws.models import DGCNN
+
+CPU = torch.device("cpu")
+
+
+def test_scores_of_a_matrix_counted_by_hand() -> None:
+    confusion = torch.tensor([[8, 2, 0], [1, 1, 0], [0, 0, 0]])
+    scores = scores_from_confusion(confusion, ["a", "b", "c"], 0.5)
+    assert scores.overall_accuracy == pytest.approx(9 / 12)
+    assert scores.mean_class_accuracy == pytest.approx((0.8 + 0.5) / 2)  # a class without clouds does not count
+    assert scores.per_class == {"a": pytest.approx(0.8), "b": pytest.approx(0.5), "c": None}
+    assert scores.num_clouds == 12
+
+
+class Fixed(nn.Module):
+    """Says what it is told: the logits stand in each cloud's first point."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, 0]
+
+
+def test_every_cloud_is_scored_at_every_batch_size() -> None:
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    answers = torch.tensor([0, 1, 2, 1, 1, 0, 0])
+    points = torch.nn.functional.one_hot(answers, 3).float()[:, None].repeat(1, 4, 1)
+    dataset = PointClouds(points, labels, ["a", "b", "c"], "test")
+    for batch_size in (1, 2, 3, 7, 100):
+        scores = evaluate(Fixed(), dataset, batch_size, CPU)
+        assert scores.num_clouds == 7
+        assert scores.confusion == [[2, 1, 0], [0, 2, 0], [1, 0, 1]]
+        logits = points[:, 0]
+        assert scores.loss == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["ws_gn", "bn", "ws_bcn"])
+def test_batch_size_does_not_change_a_networks_scores(easy_root: Path, norm: str) -> None:
+    dataset = load_dataset("modelnet10", easy_root, "test", 32)
+    model = DGCNN(3, k=5, norm=norm, emb_dims=32)
+    one, all_at_once = (evaluate(model, dataset, size, CPU) for size in (1, 11))
+    assert one.confusion == all_at_once.confusion
+    assert one.loss == pytest.approx(all_at_once.loss, rel=1e-4)
+
+
+def test_votes_average_probabilities_and_repeat_exactly(easy_root: Path) -> None:
+    dataset = load_dataset("modelnet10", easy_root, "test", 32)
+    model = DGCNN(3, k=5, emb_dims=32)
+    single, voted, again = (evaluate(model, dataset, 4, CPU, votes).loss for votes in (1, 3, 3))
+    assert voted == again
+    assert voted != single

@@ -1,0 +1,118 @@
+"""Settings: what presets fill in, the schedules' published numbers, and every refusal."""
+
+from dataclasses import replace
+
+import pytest
+
+from dgcnn_ws.engine.recipe import (
+    PRESETS,
+    Recipe,
+    as_config,
+    build_model,
+    build_optimizer,
+    complete,
+    from_config,
+    learning_rate,
+)
+from dgcnn_ws.errors import InputError
+from dgcnn_ws.models import DGCNN, DGCNNTNet
+from dgcnn_ws.nn.norm import NORMS
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_norm_of_every_preset_has_a_complete_recipe(preset: str, norm: str) -> None:
+    recipe = complete(Recipe(preset=preset, norm=norm))
+    assert None not in as_config(recipe).values()
+    assert recipe.head_norm == ("bn" if norm.endswith("_bn") or norm == "bn" else "est")
+    assert recipe.micro_batch == recipe.batch_size == 32
+    assert recipe.epochs == 250
+
+
+def test_what_the_user_gives_is_kept() -> None:
+    given = {"head_norm": "ln", "groups": 4, "micro_batch": 8, "epochs": 3, "lr": 0.5, "optimizer": "sgd"}
+    given |= {"weight_decay": 0.0, "augment": "none"}
+    recipe = complete(Recipe(**given))
+    assert {name: getattr(recipe, name) for name in given} == given
+
+
+def test_another_optimizer_takes_its_own_learning_rate() -> None:
+    assert complete(Recipe(norm="bn", optimizer="sgd")).lr == 0.1
+
+
+def test_cosine_goes_from_the_peak_to_a_hundredth() -> None:
+    recipe = complete(Recipe(lr=0.1, epochs=10))
+    rates = [learning_rate(recipe, step, 100) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[500] == pytest.approx(0.1 * (0.01 + 0.99 / 2))
+    assert rates[-1] == pytest.approx(0.001, rel=1e-3)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_the_papers_staircase_falls_every_200000_samples_to_a_floor() -> None:
+    recipe = complete(Recipe(preset="paper", lr=1e-3))
+    steps_per_epoch = 307  # ModelNet40 at batch 32
+    assert learning_rate(recipe, 6249, steps_per_epoch) == pytest.approx(1e-3)
+    assert learning_rate(recipe, 6250, steps_per_epoch) == pytest.approx(0.7e-3)
+    assert learning_rate(recipe, 250 * 307 - 1, steps_per_epoch) == pytest.approx(1e-3 * 0.7**12)
+    assert learning_rate(recipe, 1_000_000, steps_per_epoch) == pytest.approx(1e-5)
+
+
+def test_warm_up_rises_linearly() -> None:
+    recipe = complete(Recipe(lr=0.1, epochs=100, warmup_epochs=2))
+    rates = [learning_rate(recipe, step, 5) for step in range(10)]
+    assert rates == pytest.approx([0.1 * (step + 1) / 10 for step in range(10)], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"norm": "layer"}, r"--norm 'layer' is unknown.*ws_gn"),
+        ({"head_norm": "bcn"}, r"--head-norm 'bcn' is unknown"),
+        ({"preset": "big"}, r"--preset 'big' is unknown"),
+        ({"dataset": "cars"}, r"--dataset 'cars' is unknown.*shapes"),
+        ({"optimizer": "lion"}, r"--optimizer 'lion' is unknown"),
+        ({"augment": "flip"}, r"--augment 'flip' is unknown"),
+        ({"select": "train"}, r"--select 'train' is unknown"),
+        ({"precision": "8"}, r"--precision '8' is unknown"),
+        ({"k": 65, "num_points": 64}, r"k=65 neighbours need at least 65 points; these clouds have 64"),
+        ({"k": 0}, r"--k is 0, but must be at least 1"),
+        ({"epochs": 0}, r"--epochs is 0"),
+        ({"lr": float("nan")}, r"--lr is nan"),
+        ({"lr": -1.0}, r"--lr is -1.0"),
+        ({"seed": -1}, r"--seed is -1"),
+        ({"dropout": 1.0}, r"--dropout 1.0"),
+        ({"batch_size": 32, "micro_batch": 5}, r"--batch-size 32 is not a multiple of --micro-batch 5"),
+        ({"norm": "bn", "micro_batch": 1}, r"BatchNorm head cannot train at --micro-batch 1.*--head-norm est"),
+        ({"norm": "ws_gn", "head_norm": "bn", "micro_batch": 1}, r"BatchNorm head cannot train"),
+    ],
+)
+def test_refuses(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        complete(Recipe(**changes))
+
+
+def test_bn_in_the_body_trains_at_micro_batch_1_with_a_safe_head() -> None:
+    assert complete(Recipe(norm="bn", head_norm="est", micro_batch=1)).micro_batch == 1
+
+
+def test_config_round_trip_and_damage() -> None:
+    recipe = complete(Recipe(lr=1.0, warmup_epochs=1))
+    config = as_config(recipe)
+    assert from_config(config) == recipe
+    for name, value in (("k", "20"), ("lr", None), ("norm", "nope"), ("norm", 3)):
+        with pytest.raises(InputError, match=name):
+            from_config(config | {name: value})
+    del config["groups"]
+    with pytest.raises(InputError, match="groups"):
+        from_config(config)
+
+
+def test_builds_what_it_says() -> None:
+    recipe = complete(Recipe(emb_dims=64, k=5, optimizer="sgd"))
+    model = build_model(recipe, 7)
+    assert isinstance(model, DGCNN)
+    assert isinstance(build_model(replace(recipe, preset="paper"), 7), DGCNNTNet)
+    optimizer = build_optimizer(recipe, model)
+    assert optimizer.defaults["momentum"] == 0.9
+    assert optimizer.defaults["weight_decay"] == 1e-4

@@ -1,0 +1,174 @@
+"""Training runs: they learn, stop and resume to the same bits, and refuse what cannot work."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dgcnn_ws.engine import training
+from dgcnn_ws.engine.recipe import Recipe, complete
+from dgcnn_ws.engine.training import Interrupted, Run
+from dgcnn_ws.errors import InputError
+
+BATCH, STEPS = 8, 4  # 37 clouds remain for training: 4 batches an epoch
+
+
+@pytest.fixture
+def recipe(easy_root: Path) -> Recipe:
+    return complete(
+        Recipe(
+            dataset="modelnet10",
+            data_root=easy_root,
+            num_points=32,
+            k=5,
+            emb_dims=32,
+            batch_size=BATCH,
+            epochs=2,
+            optimizer="adam",
+            lr=1e-3,
+        )
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "last.pt", weights_only=True)["model"]
+
+
+def assert_same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.mark.parametrize("norm", ["ws_gn", "bn"])
+def test_learns_an_easy_set_and_reports_it(recipe: Recipe, tmp_path: Path, norm: str) -> None:
+    recipe = replace(recipe, norm=norm, head_norm="bn" if norm == "bn" else "est", epochs=16, dropout=0.0)
+    results = Run(recipe, tmp_path / "run", quiet=True).train()
+    assert results["last"]["overall_accuracy"] >= 0.9
+    assert json.loads((tmp_path / "run/results.json").read_text()) == results
+    assert results["selected_on"] == "val"
+    for which in ("best", "last"):
+        assert results[which].keys() >= {"overall_accuracy", "mean_class_accuracy", "num_clouds", "per_class", "confusion"}
+        assert results[which]["num_clouds"] == 11 == sum(map(sum, results[which]["confusion"]))
+    assert results["seconds"] > 0 and results["clouds_per_second"] > 0 and results["peak_memory_bytes"] > 1e6
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 17))
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"]
+    assert {line["num_clouds"] for line in lines} == {3}
+    best = max(lines, key=lambda line: line["overall_accuracy"])  # the first of the best
+    assert results["best_epoch"] == best["epoch"]
+    made = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith("events")}
+    expected = {"config.json", "metrics.jsonl", "results.json", "best.pt", "last.pt", "training.png", "confusion.png"}
+    assert made == expected
+
+
+@pytest.mark.parametrize(("stop_after", "signum"), [(1, signal.SIGINT), (STEPS, signal.SIGTERM), (6, signal.SIGINT)])
+@pytest.mark.parametrize("norm", ["ws_bcn", "bn"])
+def test_resumes_to_the_same_bits(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int, signum: int, norm: str
+) -> None:
+    recipe = complete(replace(recipe, norm=norm, head_norm=None, micro_batch=4))
+    whole = Run(recipe, tmp_path / "whole", quiet=True).train()
+
+    run = Run(recipe, tmp_path / "parts", quiet=True)
+    step = run._optimizer_step
+
+    def step_and_signal(points: torch.Tensor, labels: torch.Tensor) -> None:
+        step(points, labels)
+        if run.progress.step + 1 == stop_after:
+            os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(run, "_optimizer_step", step_and_signal)
+    with pytest.raises(Interrupted, match="--resume") as stop:
+        run.train()
+    assert stop.value.exit_code == 128 + signum
+    parts = Run(recipe, tmp_path / "parts", resume=True, quiet=True).train()
+    assert_same_bits(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    for folder in ("whole", "parts"):
+        assert len((tmp_path / folder / "metrics.jsonl").read_text().splitlines()) == 2
+    assert parts["last"] == whole["last"] and parts["best"] == whole["best"]
+
+
+def test_a_killed_run_starts_over_from_its_last_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
+    Run(recipe, tmp_path / "whole", quiet=True).train()
+    Run(recipe, tmp_path / "killed", quiet=True).train()
+    killed = tmp_path / "killed"
+    # As a kill between an epoch's line and its checkpoint leaves it, before anything was saved.
+    for name in ("last.pt", "best.pt", "results.json"):
+        (killed / name).unlink()
+    Run(recipe, killed, resume=True, quiet=True).train()
+    assert_same_bits(weights(tmp_path / "whole"), weights(killed))
+    assert len((killed / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(("norm", "same"), [("ws_gn", True), ("ws_bcn", True), ("bn", False)])
+def test_the_micro_batch_changes_batch_norm_alone(
+    recipe: Recipe, tmp_path: Path, norm: str, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = complete(replace(recipe, norm=norm, head_norm=None, dropout=0.0, epochs=1))
+    runs = []
+    for size in (2, BATCH):
+        run = Run(replace(recipe, micro_batch=size), tmp_path / str(size), quiet=True)
+        run.model.double()
+        run.train_set.points = run.train_set.points.double()
+        points, labels = next(run.loader.epoch(0))
+        # The gradients of one step: an optimizer like Adam would blow rounding up.
+        monkeypatch.setattr(run.optimizer, "step", lambda: None)
+        monkeypatch.setattr(run.optimizer, "zero_grad", lambda: None)
+        run.model.train()
+        run._optimizer_step(points.double(), labels)
+        gradient = torch.cat([p.grad.flatten() for p in run.model.parameters()])
+        estimates = [b.flatten() for n, b in run.model.named_buffers() if norm == "ws_bcn" and "running" in n]
+        runs.append(torch.cat([gradient, *estimates]))
+    difference = (runs[0] - runs[1]).norm() / runs[1].norm()
+    assert difference < 1e-9 if same else difference > 1e-2
+
+
+def test_refuses_a_folder_in_use_and_other_settings(recipe: Recipe, tmp_path: Path) -> None:
+    Run(recipe, tmp_path / "run", quiet=True).train()
+    with pytest.raises(InputError, match="already holds a run"):
+        Run(recipe, tmp_path / "run")
+    with pytest.raises(InputError, match="--lr 0.001, not 0.5"):
+        Run(replace(recipe, lr=0.5), tmp_path / "run", resume=True)
+    with pytest.raises(InputError, match="is finished"):
+        Run(recipe, tmp_path / "run", resume=True)
+    with pytest.raises(InputError, match="no run in"):
+        Run(recipe, tmp_path / "none", resume=True)
+
+
+def test_refuses_a_damaged_place(recipe: Recipe, tmp_path: Path) -> None:
+    Run(recipe, tmp_path / "run", quiet=True).train()
+    (tmp_path / "run/results.json").unlink()
+    content = torch.load(tmp_path / "run/last.pt", weights_only=True)
+    del content["optimizer"]
+    torch.save(content, tmp_path / "run/last.pt")
+    with pytest.raises(InputError, match="cannot be resumed"):
+        Run(recipe, tmp_path / "run", resume=True)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(recipe: Recipe, tmp_path: Path) -> None:
+    run = Run(recipe, tmp_path / "run", quiet=True)
+    with torch.no_grad():
+        run.model.head.layers[-1].weight.fill_(float("inf"))
+    with pytest.raises(InputError, match="loss became nan.*Lower --lr"):
+        run.train()
+
+
+def test_a_batch_larger_than_the_set(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="batch"):
+        Run(replace(recipe, batch_size=64, micro_batch=64), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_selecting_on_test_trains_on_everything_and_says_so(recipe: Recipe, tmp_path: Path) -> None:
+    run = Run(replace(recipe, select="test", epochs=1), tmp_path / "run", quiet=True)
+    assert len(run.train_set) == 40
+    assert run.train()["selected_on"] == "test"
+
+
+def test_seeds_of_neighbouring_steps_are_unrelated() -> None:
+    seeds = {training.seed_of(seed, step, stream) for seed in range(5) for step in range(50) for stream in (1, 2)}
+    assert len(seeds) == 500

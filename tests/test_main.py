@@ -1,0 +1,164 @@
+"""The command line as a user meets it: exit codes, one sentence on bad input, nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # main.py and scripts/ are run from a checkout, not installed
+
+import main  # noqa: E402
+
+SMALL = ["--dataset", "modelnet10", "--num-points", "32", "--k", "5", "--emb-dims", "32", "--batch-size", "8"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    try:
+        code = main.main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # the argument parser's own
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def train(easy_root: Path, tmp_path: Path) -> list[object]:
+    return ["train", *SMALL, "--data-root", easy_root, "--epochs", 1, "--out", tmp_path, "--name", "run"]
+
+
+def test_train_then_evaluate(
+    train: list[object], easy_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, *train)
+    assert code == 0
+    assert "best.pt on test: overall accuracy" in out and "of 11 clouds" in out
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    scores, picture = tmp_path / "scores.json", tmp_path / "confusion.png"
+    code, out, _ = run(
+        capsys, "evaluate", tmp_path / "run/best.pt", "--batch-size", 3, "--json", scores, "--plot", picture
+    )
+    assert code == 0
+    assert "11 of 11 clouds of the test split scored" in out
+    written = json.loads(scores.read_text())
+    assert {name: written[name] for name in ("confusion", "overall_accuracy", "num_clouds", "per_class")} == {
+        name: results["best"][name] for name in ("confusion", "overall_accuracy", "num_clouds", "per_class")
+    }
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    for split, count in (("val", 3), ("train", 37)):
+        code, out, _ = run(capsys, "evaluate", tmp_path / "run/last.pt", "--split", split, "--votes", 2)
+        assert code == 0
+        assert f"{count} of {count} clouds of the {split} split scored, 2 vote(s) each" in out
+
+
+def test_resume_keeps_the_runs_own_settings(
+    train: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, *train, "--seed", 3)
+    (tmp_path / "run/results.json").unlink()
+    code, _, err = run(capsys, "train", "--out", tmp_path, "--name", "run", "--resume", "--lr", 0.5)
+    assert code == 2 and "was started with --lr" in err
+    code, out, err = run(capsys, "train", "--out", tmp_path, "--name", "run", "--resume")
+    assert code == 0, err
+    code, _, err = run(capsys, "train", "--out", tmp_path, "--name", "run", "--resume")
+    assert code == 2 and "is finished" in err
+
+
+def test_compare_makes_a_table_and_a_picture(
+    easy_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = ["--norms", "bn,ws_gn", "--micro-batches", "1,8", "--seeds", 2, "--epochs", 1]
+    command = ["compare", *SMALL, *grid, "--data-root", easy_root, "--out", tmp_path]
+    code, out, err = run(capsys, *command)
+    assert code == 0, err
+    assert "| `bn` | default | 1 | cannot train: a BatchNorm head" in out
+    study = json.loads((tmp_path / "study/study.json").read_text())
+    assert [(row["norm"], row["micro_batch"], len(row["runs"])) for row in study] == [
+        ("bn", 1, 0), ("bn", 8, 2), ("ws_gn", 1, 2), ("ws_gn", 8, 2),
+    ]  # fmt: skip
+    for row in study[1:]:
+        values = [json.loads((Path(f) / "results.json").read_text())["best"]["overall_accuracy"] for f in row["runs"]]
+        assert row["best_overall_accuracy"]["mean"] == pytest.approx(sum(values) / 2)
+        assert row["best_overall_accuracy"]["std"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert (tmp_path / "study/study.png").read_bytes().startswith(b"\x89PNG")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
+    assert run(capsys, *command)[0] == 0  # a second time: nothing is trained again
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fly"], "command 'fly' is unknown"),
+        (["train", "--norm", "layer"], "norm 'layer' is unknown"),
+        (["train", "--dataset", "modelnet40"], "modelnet40_ply_hdf5_2048"),
+        (["train", "--device", "gpu"], "--device 'gpu' is unknown"),
+        (["train", "--device", "cuda:99"], "CUDA"),
+        (["train", "--precision", "16", "--device", "cpu"], "--precision 16 needs a CUDA device"),
+        (["train", "--num-points", "4000"], "4000"),
+        (["train", "--resume"], "no run in"),
+        (["evaluate", "nothing.pt"], "nothing.pt does not exist"),
+        (["evaluate", "nothing.pt", "--split", "all"], "--split 'all' is unknown"),
+        (["evaluate", "nothing.pt", "--votes", "0"], "--votes 0"),
+        (["compare", "--norms", ","], "--norms ',' is an empty list"),
+        (["compare", "--norms", "nope"], "norm 'nope' is unknown"),
+        (["compare", "--micro-batches", "1,x"], "whole numbers"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    arguments: list[str], message: str, easy_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = [] if arguments[0] in ("evaluate", "fly") else ["--out", tmp_path]
+    if "4000" in arguments or "--device" in arguments:
+        places += ["--data-root", easy_root, "--dataset", "modelnet10"]
+    elif arguments[0] == "train":
+        places += ["--data-root", tmp_path]
+    code, _, err = run(capsys, *arguments, *places)
+    assert code == 2
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_flags_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "train", "--colour", "red")
+    assert code == 2 and "--colour" in err
+    for command in main.COMMANDS:
+        code, out, _ = run(capsys, command, "--help")
+        assert code == 0 and "default" in out
+    assert run(capsys)[0] == run(capsys, "--help")[0] == 0
+
+
+def test_another_runs_classes(train: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, *train)
+    other = tmp_path / "other/modelnet10_ply_hdf5_2048"
+    other.mkdir(parents=True)
+    source = Path(str(train[train.index("--data-root") + 1])) / other.name
+    for file in source.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    (other / "shape_names.txt").write_text("sheet\npole\nball\n")
+    code, _, err = run(capsys, "evaluate", tmp_path / "run/best.pt", "--data-root", tmp_path / "other")
+    assert code == 2 and "other classes" in err
+
+
+def test_an_output_folder_that_cannot_be_written(
+    train: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    train[train.index("--out") + 1] = tmp_path / "file"
+    code, _, err = run(capsys, *train)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_a_full_disk_leaves_no_half_written_file(train: list[object], tmp_path: Path) -> None:
+    # A limit on the size of files fails a write in the middle, as a full disk does.
+    limited = "import resource, sys, main; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+    limited += "sys.exit(main.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", limited, *map(str, train)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "error: " in done.stderr and "File too large" in done.stderr and "Traceback" not in done.stderr
+    left = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith("events")}
+    assert left == {"config.json", "metrics.jsonl"}
