@@ -66,15 +66,11 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 }
 
 
-def uniform(
-    like: Tensor, shape: tuple[int, ...], low: float, high: float, generator: torch.Generator
-) -> Tensor:
+def uniform(like: Tensor, shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
     return low + (high - low) * torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
-def clipped_normal(
-    like: Tensor, shape: tuple[int, ...], std: float, clip: float, generator: torch.Generator
-) -> Tensor:
+def clipped_normal(like: Tensor, shape: tuple[int, ...], std: float, clip: float, generator: torch.Generator) -> Tensor:
     noise = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
     return (std * noise).clamp(-clip, clip)
 

@@ -16,7 +16,7 @@ from dgcnn_ws.models.head import HEAD_NORMS, default_head_norm
 from dgcnn_ws.nn.norm import NORMS
 
 # Each with the learning rate that it takes where neither the user nor a search has chosen one.
-OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], float]] = {
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float]] = {
     "sgd": (torch.optim.SGD, 0.1),
     "adam": (torch.optim.Adam, 1e-3),
     "adamw": (torch.optim.AdamW, 1e-3),
@@ -205,7 +205,7 @@ def as_config(recipe: Recipe) -> dict[str, Any]:
 
 def from_config(config: dict[str, Any]) -> Recipe:
     """Return the recipe that `as_config` wrote. Raises InputError where a setting is missing or of another type."""
-    values = {}
+    values: dict[str, Any] = {}
     for name, example in _EXAMPLE.items():
         if name not in config:
             raise InputError(f"the stored settings lack {name!r}: they are not from this program, or too old.")
@@ -240,5 +240,5 @@ def build_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optim
     """Return the recipe's optimizer, in torch's fused form."""
     assert recipe.optimizer is not None
     kind = OPTIMIZERS[recipe.optimizer][0]
-    extra = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    extra: dict[str, float] = {"momentum": 0.9} if kind is torch.optim.SGD else {}
     return kind(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True, **extra)

@@ -42,6 +42,7 @@ class TNet(nn.Module):
             eps=eps,
         )
         last = self.head.layers[-1]
+        assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
         with torch.no_grad():
             last.bias.copy_(torch.eye(3).flatten())

@@ -152,7 +152,8 @@ class BatchChannelNorm(RunningEstimates):
         return F.group_norm(channels, self.groups, weight, bias, self.eps)
 
 
-Factory = Callable[..., nn.Module]
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d
+NormFactory = Callable[[int, int, float, int], nn.Module]
 
 
 def _group_norm(channels: int, groups: int, eps: float, dims: int) -> nn.Module:
@@ -171,8 +172,8 @@ def _batch_channel_norm(channels: int, groups: int, eps: float, dims: int) -> nn
 class NormKind:
     """What a norm word stands for: layers by their number of spatial dimensions, and the norm's factory."""
 
-    layers: tuple[Factory, Factory, Factory]
-    norm: Factory
+    layers: tuple[Callable[..., Layer], ...]
+    norm: NormFactory
     uses_batch_statistics: bool = False
 
 
@@ -197,7 +198,7 @@ def norm_kind(word: str) -> NormKind:
 
 def make_layer(
     word: str, in_channels: int, out_channels: int, *, bias: bool, groups: int, eps: float = 1e-5, dims: int
-) -> tuple[nn.Module, nn.Module]:
+) -> tuple[Layer, nn.Module]:
     """Return a layer and the norm that follows it, as `word` says.
 
     Args:

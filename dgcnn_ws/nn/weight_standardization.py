@@ -87,8 +87,8 @@ class WSLinear(nn.Linear):
         return F.linear(input, standardize_weight(self.weight), self.bias)
 
 
-def effective_weight(layer: nn.Module) -> Tensor:
+def effective_weight(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> Tensor:
     """Return the weight that `layer` multiplies with: standardized for the layers above, its own otherwise."""
     if isinstance(layer, (WSConv1d, WSConv2d, WSLinear)):
         return standardize_weight(layer.weight)
-    return layer.weight  # type: ignore[return-value]
+    return layer.weight

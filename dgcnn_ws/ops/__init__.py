@@ -44,8 +44,7 @@ def knn(x: Tensor, k: int) -> Tensor:
         raise InputError(f"k={k} neighbours make no graph; k is at least 1.")
     if k > x.shape[1]:
         raise InputError(
-            f"k={k} neighbours need at least {k} points; this cloud has {x.shape[1]}. "
-            "Lower k or use more points."
+            f"k={k} neighbours need at least {k} points; this cloud has {x.shape[1]}. Lower k or use more points."
         )
     return operators.knn(x.detach(), k)
 
@@ -62,9 +61,7 @@ def check_graph(idx: Tensor, num_points: int) -> None:
     """
     _check_idx(idx)
     if idx.shape[1] != num_points:
-        raise InputError(
-            f"The graph idx has {idx.shape[1]} rows for {num_points} points; it needs one a point."
-        )
+        raise InputError(f"The graph idx has {idx.shape[1]} rows for {num_points} points; it needs one a point.")
     if idx.numel():
         low, high = (int(bound) for bound in idx.aminmax())
         if low < 0 or high >= num_points:
@@ -179,9 +176,7 @@ def _check_points(x: Tensor, name: str) -> None:
 
 def _check_idx(idx: Tensor) -> None:
     if idx.dim() != 3 or idx.shape[2] == 0:
-        raise InputError(
-            f"The graph idx is (clouds, points, k), k >= 1; this one has shape {tuple(idx.shape)}."
-        )
+        raise InputError(f"The graph idx is (clouds, points, k), k >= 1; this one has shape {tuple(idx.shape)}.")
     if idx.dtype not in (torch.int64, torch.int32):
         raise InputError(f"The graph idx is {idx.dtype}; point numbers are int64 or int32.")
 
@@ -193,9 +188,7 @@ def _check_device(x: Tensor, other: Tensor, name: str) -> None:
 
 def _use_max(sign: Tensor, x: Tensor, channels: int) -> Tensor:
     if sign.shape != (channels,):
-        raise InputError(
-            f"sign has shape {tuple(sign.shape)}; it needs one number for each channel: ({channels},)."
-        )
+        raise InputError(f"sign has shape {tuple(sign.shape)}; it needs one number for each channel: ({channels},).")
     _check_device(x, sign, "sign")
     return sign if sign.dtype == torch.bool else sign > 0
 

@@ -19,9 +19,7 @@ from dgcnn_ws.ops.loops import edges as edge_loops
 from dgcnn_ws.ops.loops import search as search_loops
 from dgcnn_ws.ops.reference import arg_dtype, compute_dtype
 
-BLOCK_BYTES = (
-    2**22
-)  # one block of products: larger spills from the cache, smaller waits for torch's threads more often
+BLOCK_BYTES = 2**22  # one block of products: larger spills from the cache, smaller calls torch more often
 MAX_AXES = 16  # coordinates up to which differences are quicker than a product and its memory
 SMALL = 2**14  # multiply-adds (some 5 us): less is done before another thread has woken up
 _local = threading.local()
@@ -287,9 +285,7 @@ def _affine(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> t
     return _view(x, dtype), factor, _view(shift, dtype), factor.dtype.type(negative_slope)
 
 
-def _slope_and_curve(
-    mean: Tensor, g_mean: Tensor | None, g_var: Tensor | None, count: int
-) -> tuple[Any, Any]:
+def _slope_and_curve(mean: Tensor, g_mean: Tensor | None, g_var: Tensor | None, count: int) -> tuple[Any, Any]:
     zero = torch.zeros_like(mean)
     slope = zero if g_mean is None else g_mean.detach().to(mean.dtype) / count
     curve = zero if g_var is None else g_var.detach().to(mean.dtype) * (2 / count)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dgcnn_ws.errors import InputError
 from dgcnn_ws.ops import reference
 
 _forced = False
@@ -25,7 +26,7 @@ def kernels(name: str) -> Iterator[None]:
     """Choose what runs inside the context, process-wide: "auto", or "torch" for the reference."""
     global _forced
     if name not in ("auto", "torch"):
-        raise ValueError(f'kernels are "auto" or "torch", not {name!r}.')
+        raise InputError(f'kernels are "auto" or "torch", not {name!r}.')
     before, _forced = _forced, name == "torch"
     try:
         yield
@@ -174,9 +175,7 @@ def mean_act_backward(
 
 @scale_shift_act_backward.register_fake
 @mean_act_backward.register_fake
-def _(
-    g_out: Tensor, x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(g_out: Tensor, x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), scale.new_empty(scale.shape), shift.new_empty(shift.shape)
 
 

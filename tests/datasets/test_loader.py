@@ -110,9 +110,7 @@ def test_epochs_and_batches_that_do_not_exist(epoch: int, start: int) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("free", [10**12, 0])
-def test_cuda_batches_are_the_same_wherever_the_clouds_lie(
-    free: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cuda_batches_are_the_same_wherever_the_clouds_lie(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
     loader = Loader(clouds(), 4, device="cuda", shuffle=True)
     assert loader.points.is_cuda == (free > 0)

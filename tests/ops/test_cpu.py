@@ -5,11 +5,12 @@ import subprocess
 import sys
 import threading
 
+import numba.core.caching
 import pytest
 import torch
 from torch import Tensor
 
-from dgcnn_ws.ops import cpu, reference
+from dgcnn_ws.ops import cpu, loops, reference
 
 SHAPES = [  # B, N, k, C
     (1, 1, 1, 1),
@@ -100,9 +101,7 @@ def test_knn_far_from_the_origin_is_knn_at_the_origin(channels):
     x = torch.randint(-512, 512, (1, 200, channels), generator=torch.Generator().manual_seed(0)).float() / 512
     near, far = cpu.knn(x, 8), cpu.knn(x + 1024, 8)  # the shift is exact
     distances = torch.cdist(x, x)
-    torch.testing.assert_close(
-        distances.gather(2, near).sort().values, distances.gather(2, far).sort().values
-    )
+    torch.testing.assert_close(distances.gather(2, near).sort().values, distances.gather(2, far).sort().values)
 
 
 @pytest.mark.parametrize("channels", [3, 20])
@@ -151,9 +150,7 @@ def test_anticorrelated_terms_do_not_cancel():
     ab = torch.cat([a, 0.01 * a.flip(-1) - a], dim=-1)
     idx = torch.arange(400).view(1, -1, 1)  # its own neighbour alone: y = 0.01 a
     var = cpu.edge_aggregate(ab, idx, torch.ones(4, dtype=torch.bool))[3]
-    torch.testing.assert_close(
-        var.double(), (0.01 * a.double().flip(-1)).var(1, correction=0), rtol=1e-4, atol=0
-    )
+    torch.testing.assert_close(var.double(), (0.01 * a.double().flip(-1)).var(1, correction=0), rtol=1e-4, atol=0)
 
 
 def test_results_do_not_depend_on_the_number_of_threads():
@@ -220,7 +217,7 @@ assert os.waitpid(child, 0)[1] == 0
 """)
 
 
-def test_hostile_input_stays_within_bounds(tmp_path):
+def test_hostile_input_stays_within_bounds(request):
     in_a_new_process(
         """
 import itertools, torch
@@ -245,6 +242,10 @@ for num_points, value in itertools.product((1, 30, 200), (nan, inf, 1e30)):
             cpu.mean_act_backward(mean, x, mean, var, 0.2)
 """,
         NUMBA_BOUNDSCHECK="1",
-        NUMBA_OPT="0",
-        NUMBA_CACHE_DIR=str(tmp_path),
+        NUMBA_CACHE_DIR=str(request.config.cache.mkdir("numba-boundscheck")),
     )
+
+
+def test_loops_run_where_no_folder_can_be_written(monkeypatch):
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+    assert loops.compiled(lambda x: x + 1)(1) == 2

@@ -19,9 +19,7 @@ def _tile(unit: int, tiles: int, channels: int) -> tuple[int, int, int]:
 
 
 @compiled
-def affine_forward(
-    x: Floats, scale: Floats, shift: Floats, slope: Any, out: Floats, start: int, stop: int
-) -> None:
+def affine_forward(x: Floats, scale: Floats, shift: Floats, slope: Any, out: Floats, start: int, stop: int) -> None:
     """Fill out (B, N, C) with leaky_relu(scale x + shift) in the rows start..stop-1 of B N."""
     num_points, channels = x.shape[1:]
     for row in range(start, stop):

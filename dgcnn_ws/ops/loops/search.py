@@ -59,8 +59,8 @@ def _kth_smallest(values: Floats, ranks: Ints, count: int, k: int) -> Any:
 def _select_smallest(row: Floats, scratch: Floats, minima: Floats, places: Ints, out: Ints) -> None:
     """Fill out (k,) with the places of the k smallest values of a row without NaN.
 
-    The row is dealt out to lanes. The k-th smallest of their minima is at least the row's k-th smallest value,
-    and seldom much more: a handful of candidates in k lanes is left to select among.
+    The row is dealt out to lanes. The k-th smallest of their minima is at least the row's k-th smallest value
+    and seldom much more, so that a handful of candidates in k lanes is left to select among.
     """
     size, lanes, k = row.shape[0], minima.shape[0], out.shape[0]
     ranks, candidates, chosen = places[0], places[1], places[2]

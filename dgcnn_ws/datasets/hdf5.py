@@ -1,0 +1,142 @@
+"""One split's files in the layout of PointNet's modelnet40_ply_hdf5_2048, read and checked.
+
+A folder holds `shape_names.txt` (class names, one a line; a label is the line's index), `train_files.txt` and
+`test_files.txt` (file names in order) and the `*.h5` files with `data` float32 (n, points, 3) and `label`
+uint8 (n, 1). Nothing in these files is trusted: they come from mirrors.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from dgcnn_ws.errors import InputError
+
+LAYOUT_SUFFIX = "_ply_hdf5_2048"
+# A header may declare any size. ModelNet40's larger split takes 242 MB: this leaves room for 17 times that.
+MAX_SPLIT_BYTES = 4 << 30
+MAX_COMPRESSION = 1100  # deflate reaches 1032 at most; a header that declares more has no data behind it
+MAX_TEXT_BYTES = 1 << 20
+
+
+def read_lines(path: Path) -> list[str]:
+    """The non-empty lines of a small text file, stripped."""
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise InputError(f"{path} is larger than {MAX_TEXT_BYTES} bytes, so it is not a list of names; replace it.")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; replace it with the data set's own.") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def read_class_names(folder: Path) -> list[str]:
+    """Class names in label order from `shape_names.txt`."""
+    path = folder / "shape_names.txt"
+    if not path.is_file():
+        raise InputError(f"{path} is missing, so labels have no names; restore the file from the data set's archive.")
+    names = read_lines(path)
+    if not names or len(set(names)) < len(names) or not all(name.isprintable() for name in names):
+        raise InputError(f"{path} must list distinct printable class names, one a line; restore it from the archive.")
+    return names
+
+
+def list_files(folder: Path, split: str) -> list[Path]:
+    """The HDF5 files of `train` or `test`, in the list's order, else in the order of their numbers."""
+    listing = folder / f"{split}_files.txt"
+    if listing.is_file():
+        # Lists carry their author's directories. Base names alone also keep every read inside the folder.
+        names = [re.split(r"[/\\]", line)[-1] for line in read_lines(listing)]
+    else:
+        numbered = [(re.fullmatch(rf"ply_data_{split}(\d+)\.h5", path.name), path) for path in folder.iterdir()]
+        names = [path.name for _, path in sorted((int(match[1]), path) for match, path in numbered if match)]
+    if not names:
+        raise InputError(f"{folder} holds no {split} files (expected {split}_files.txt or ply_data_{split}0.h5).")
+    if len(set(names)) < len(names):
+        raise InputError(f"{listing} names a file twice, which would count its clouds twice; remove the repetition.")
+    for name in names:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} is missing though the {split} split needs it; fetch the data set again.")
+    return [folder / name for name in names]
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open `path` read-only and turn whatever a damaged or foreign file makes h5py raise into InputError."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except InputError:
+        raise
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"{path} cannot be read as HDF5 ({reason}); make sure it is readable and complete, or replace it."
+        ) from error
+
+
+def own_dataset(file: h5py.File, name: str, kinds: str) -> h5py.Dataset:
+    """The array `name`, stored in this very file; links, external and virtual storage read other files."""
+    path = file.filename
+    link = file.get(name, getlink=True) if name in file.keys() else None  # noqa: SIM118 (`in file` follows links)
+    if link is None:
+        raise InputError(f"{path} has no `{name}`; it is not a file of this layout, replace it.")
+    if not isinstance(link, h5py.HardLink):
+        raise InputError(f"{path}: `{name}` is a link to somewhere else, which is refused; replace the file.")
+    array = file[name]
+    if not isinstance(array, h5py.Dataset) or array.dtype.kind not in kinds:
+        raise InputError(f"{path}: `{name}` is not an array of the expected type; replace the file.")
+    if array.is_virtual or array.external:
+        raise InputError(f"{path}: `{name}` is stored in other files, which is refused; replace the file.")
+    declared = math.prod(array.shape) * array.dtype.itemsize
+    largest = max(declared, math.prod(array.chunks or (0,)) * array.dtype.itemsize)  # a chunk is read whole
+    bound = min(MAX_SPLIT_BYTES, MAX_COMPRESSION * array.id.get_storage_size())
+    if declared and largest > bound:
+        raise InputError(f"{path}: `{name}` declares {largest} bytes, more than the {bound} it may; replace the file.")
+    return array
+
+
+def check_file(path: Path, num_points: int) -> int:
+    """The number of clouds in a file, from its header alone."""
+    with open_hdf5(path) as file:
+        data, label = own_dataset(file, "data", "f"), own_dataset(file, "label", "iu")
+        if data.ndim != 3 or data.shape[2] != 3 or label.shape not in ((data.shape[0], 1), (data.shape[0],)):
+            raise InputError(
+                f"{path}: expected `data` (n, points, 3) and `label` (n, 1), found {data.shape} and "
+                f"{label.shape}; replace the file."
+            )
+        if data.shape[1] < num_points:
+            raise InputError(f"{path} stores {data.shape[1]} points a cloud; lower --points from {num_points}.")
+        return int(data.shape[0])
+
+
+def read_clouds(files: list[Path], num_points: int, class_names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Points (n, num_points, 3) float32 and labels (n,) int64 of all files, checked."""
+    counts = [check_file(path, num_points) for path in files]
+    if sum(counts) * num_points * 12 > MAX_SPLIT_BYTES:
+        raise InputError(
+            f"{files[0].parent}: {sum(counts)} clouds need more than {MAX_SPLIT_BYTES} bytes; lower --points."
+        )
+    points = np.empty((sum(counts), num_points, 3), np.float32)
+    labels = np.empty(sum(counts), np.int64)
+    start = 0
+    for path, count in zip(files, counts, strict=True):
+        rows = slice(start, start + count)
+        start += count
+        if count == 0:
+            continue
+        with open_hdf5(path) as file:
+            points[rows] = own_dataset(file, "data", "f")[:, :num_points]
+            labels[rows] = own_dataset(file, "label", "iu")[:].reshape(-1)
+        finite = np.isfinite(points[rows]).all(axis=(1, 2))
+        if not finite.all():
+            raise InputError(f"{path}: cloud {int(finite.argmin())} has NaN or infinite coordinates; replace the file.")
+        known = (labels[rows] >= 0) & (labels[rows] < len(class_names))
+        if not known.all():
+            wrong = int(labels[rows][known.argmin()])
+            raise InputError(f"{path}: label {wrong} is outside the {len(class_names)} classes of shape_names.txt.")
+    return points, labels
