@@ -99,3 +99,72 @@ def draw_study(summaries: list[dict[str, Any]], runs: dict[str, list[Path]], tit
         axes.grid(alpha=0.3)
     figure.suptitle(title, fontsize=11)
     save(figure, path)
+
+
+def draw_benchmark(rows: list[dict[str, Any]], title: str, path: Path) -> None:
+    """Draw time and memory per cloud against the batch size, and against the points where there are several.
+
+    Args:
+        rows: of `benchmark.measure`. EdgeConv layers are drawn where there is nothing else.
+    """
+    measured = [row for row in rows if not row["refusal"]]
+    measured = [row for row in measured if row["mode"] != "layers"] or measured
+    fewest = {axis: min((row[axis] for row in measured), default=0) for axis in ("num_points", "batch_size")}
+    columns = [("batch_size", "batch size (clouds)", "num_points", f"{fewest['num_points']:,} points a cloud")]
+    if len({row["num_points"] for row in measured}) > 1:
+        columns.append(("num_points", "points a cloud", "batch_size", f"batch size {fewest['batch_size']}"))
+    # One column of the figure an axis; without a second one the two panels lie side by side.
+    shape = (2, 2) if len(columns) == 2 else (1, 2)
+    figure = Figure(figsize=(9.5, 3.9 * shape[0] + 0.6), layout="constrained")
+    panels = figure.subplots(*shape, squeeze=False)
+    for i, (axis, label, fixed, fixed_text) in enumerate(columns):
+        time, memory = panels[:, i] if shape[0] == 2 else panels[0]
+        shown = [row for row in measured if row[fixed] == fewest[fixed]]
+        _draw_cost(time, shown, axis, "milliseconds_per_cloud", 1)
+        _draw_cost(memory, shown, axis, "memory_bytes_per_cloud", 1e-6)
+        _draw_floor(time, shown, axis)
+        time.set_ylabel("time (ms per cloud)")
+        memory.set_ylabel("memory above idle (MB per cloud)")
+        ticks = sorted({row[axis] for row in shown})
+        for axes in (time, memory):
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+            axes.set_xlabel(label)
+            axes.set_title(fixed_text, fontsize=10)
+            axes.grid(alpha=0.3, which="both", linewidth=0.5)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8, handlelength=3)
+    figure.suptitle(title, fontsize=11)
+    save(figure, path)
+
+
+# Okabe and Ito's colours, which differ for every kind of colour vision.
+_COLOURS = {"reference": "#D55E00", "fused": "#0072B2", "torch_geometric": "#009E73"}
+_DASHES = {"train": "-", "inference": "--", "layers": "-"}
+_MARKERS = "os^Dv"
+
+
+def _draw_cost(axes: Any, rows: list[dict[str, Any]], axis: str, field: str, scale: float) -> None:
+    norms = list(dict.fromkeys(row["norm"] for row in rows))
+    for mode, implementation, norm in dict.fromkeys((r["mode"], r["implementation"], r["norm"]) for r in rows):
+        line = [r for r in rows if (r["mode"], r["implementation"], r["norm"]) == (mode, implementation, norm)]
+        line.sort(key=lambda row: row[axis])
+        values = [row[field] for row in line]
+        axes.plot(
+            [row[axis] for row in line],
+            [scale * (value["median"] if isinstance(value, dict) else value) for value in values],
+            _DASHES[mode],
+            color=_COLOURS[implementation],
+            marker=_MARKERS[norms.index(norm) % len(_MARKERS)],
+            markerfacecolor="white" if norms.index(norm) else None,
+            markersize=5,
+            label=f"{mode}, {implementation}, {norm}",
+        )
+
+
+def _draw_floor(axes: Any, rows: list[dict[str, Any]], axis: str) -> None:
+    for mode in dict.fromkeys(row["mode"] for row in rows):
+        floors = {r[axis]: r["floor_milliseconds_per_cloud"]["median"] for r in rows if r["mode"] == mode}
+        places = sorted(floors)
+        axes.plot(places, [floors[place] for place in places], _DASHES[mode], color="0.55", label=f"{mode}, floor")

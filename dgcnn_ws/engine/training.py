@@ -160,10 +160,19 @@ class Run:
         ):
             while self.epoch < self.recipe.epochs:
                 self._train_epoch(bar, requests)
-                self._finish_epoch(bar, board)
+                if self.progress.step % len(self.loader) == 0:
+                    self._finish_epoch(bar, board)
+                if requests:
+                    self._save("last.pt")
+                    raise Interrupted(
+                        f"stopped after step {self.progress.step} of {self.recipe.epochs * len(self.loader)}; the "
+                        "place is saved. Go on with the same command and --resume.",
+                        requests[0],
+                    )
         return self._finish()
 
     def _train_epoch(self, bar: "tqdm[Any]", requests: list[int]) -> None:
+        """Train to the end of the epoch, or to the first step after a request to stop."""
         self.model.train()
         epoch, start = divmod(self.progress.step, len(self.loader))
         bar.set_description(f"epoch {epoch + 1}/{self.recipe.epochs}")
@@ -173,19 +182,13 @@ class Run:
             self.progress.step += 1
             bar.update(len(labels))
             now = time.perf_counter()
-            if requests or now - shown > 0.5:  # reading the loss waits for the device: not at every step
+            if now - shown > 0.5:  # reading the loss waits for the device: not at every step
                 shown = now
                 self._read_sums()
                 mean_loss = self.progress.loss_sum / self._clouds_this_epoch(epoch)
                 bar.set_postfix(loss=f"{mean_loss:.3f}", lr=f"{self.optimizer.param_groups[0]['lr']:.2g}")
             if requests:
-                self.progress.seconds += now - begun
-                self._save("last.pt")
-                raise Interrupted(
-                    f"stopped in epoch {epoch + 1} after step {self.progress.step}; the place is saved. "
-                    "Go on with the same command and --resume.",
-                    requests[0],
-                )
+                break
         self._read_sums()
         self.progress.seconds += time.perf_counter() - begun
 

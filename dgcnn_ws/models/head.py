@@ -11,7 +11,6 @@ HEAD_NORMS = {
     "ln": "layer norm on each half (max, mean) of the pooled vector; none after",
     "est": "the pooled vector standardized by running estimates; none after",
     "none": "no norm",
-    "ln_est": "temporary",
 }
 
 
@@ -58,7 +57,6 @@ class Head(nn.Module):
         first: dict[str, nn.Module] = {
             "ln": nn.GroupNorm(parts, in_features),  # layer norm over each part
             "est": RunningStandardization(in_features),
-            "ln_est": nn.Sequential(nn.GroupNorm(parts, in_features), RunningStandardization(in_features)),
         }
         self.pooled_norm = first.get(head_norm, nn.Identity())
         layers: list[nn.Module] = []

@@ -5,7 +5,6 @@ enter from two Python threads or after a fork, and do not follow torch.set_num_t
 """
 
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import gcd
@@ -17,12 +16,12 @@ from torch import Tensor
 from dgcnn_ws.ops.loops import channels as channel_loops
 from dgcnn_ws.ops.loops import edges as edge_loops
 from dgcnn_ws.ops.loops import search as search_loops
+from dgcnn_ws.ops.product import linear
 from dgcnn_ws.ops.reference import arg_dtype, compute_dtype
 
 BLOCK_BYTES = 2**22  # one block of products: larger spills from the cache, smaller calls torch more often
 MAX_AXES = 16  # coordinates up to which differences are quicker than a product and its memory
 SMALL = 2**14  # multiply-adds (some 5 us): less is done before another thread has woken up
-_local = threading.local()
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -78,14 +77,6 @@ def _products_are_exact() -> bool:
     return precision in ("none", "ieee") if precision else torch.get_float32_matmul_precision() == "highest"
 
 
-def _block(size: int, dtype: torch.dtype) -> Tensor:
-    """Return this thread's block of memory, kept because fresh pages cost as much as the selection."""
-    block: Tensor | None = getattr(_local, "block", None)
-    if block is None or block.dtype != dtype or block.numel() < size:
-        block = _local.block = torch.empty(size, dtype=dtype)
-    return block[:size]
-
-
 def knn(x: Tensor, k: int) -> Tensor:
     """Return idx (B, N, k) int64 of the k nearest neighbours of each point in x (B, N, C)."""
     x = x.detach().to(compute_dtype(x))
@@ -108,12 +99,11 @@ def _knn_by_products(cloud: Tensor, idx: Tensor) -> None:
         cloud = cloud.double()
     squares = cloud.square().sum(1).numpy()
     rows = min(num_points, max(64, BLOCK_BYTES // (cloud.element_size() * num_points)))
-    products = _block(rows * num_points, cloud.dtype).view(rows, num_points)
     for start in range(0, num_points, rows):
         count = min(rows, num_points - start)
         with torch.autocast("cpu", enabled=False):
-            torch.mm(cloud[start : start + count], cloud.T, out=products[:count])
-        block = products.numpy(), squares, idx[start : start + count].numpy()
+            products = linear(cloud[start : start + count], cloud).numpy()
+        block = products, squares, idx[start : start + count].numpy()
         _share(search_loops.nearest_by_products, count, count * num_points, *block)
 
 

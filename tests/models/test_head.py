@@ -34,9 +34,7 @@ def test_layers(norm: str, head_norm: str) -> None:
     assert [(layer.in_features, layer.out_features) for layer in linear] == [(8, 12), (12, 6), (6, 3)]
     assert [layer.bias is not None for layer in linear] == [not normed, True, True]
     norms = [layer for layer in module.layers if isinstance(layer, (nn.BatchNorm1d, nn.GroupNorm))]
-    assert [type(layer) for layer in norms] == {"bn": [nn.BatchNorm1d] * 2, "gn": [nn.GroupNorm] * 2}.get(
-        head_norm, []
-    )
+    assert [type(layer) for layer in norms] == {"bn": [nn.BatchNorm1d] * 2, "gn": [nn.GroupNorm] * 2}.get(head_norm, [])
     assert all(layer.eps == 1e-3 for layer in norms)
     assert [layer.p for layer in module.layers if isinstance(layer, nn.Dropout)] == [0.5, 0.25]
     first = {"ln": nn.GroupNorm, "est": RunningStandardization}.get(head_norm, nn.Identity)

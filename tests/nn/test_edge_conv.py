@@ -70,9 +70,7 @@ def group_norm(y: Array, weight: Array, bias: Array, eps: float) -> Array:
     for b in range(len(y)):
         for c in range(C_OUT):
             group = y[b, :, :, c // size * size : (c // size + 1) * size]
-            out[b, :, :, c] = (y[b, :, :, c] - group.mean()) / np.sqrt(group.var() + eps) * weight[c] + bias[
-                c
-            ]
+            out[b, :, :, c] = (y[b, :, :, c] - group.mean()) / np.sqrt(group.var() + eps) * weight[c] + bias[c]
     return out
 
 

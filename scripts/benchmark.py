@@ -1,0 +1,237 @@
+"""`python main.py benchmark`: time and memory per cloud, for training and inference, beside what must be paid.
+
+Time: milliseconds per cloud with everything on the device, the median over rounds in which the implementations take
+turns, after two steps to warm up. A training step is forward pass, cross entropy, backward pass, fused Adam and
+zero_grad; inference is a forward pass. "x reference" is the reference's time over this one's, taken round by round.
+
+Floor: the multiply-adds that no implementation avoids (distances and products, no edge tensor), at the rate of the
+machine's best matrix product, timed in the same rounds on the shape of the shared convolution.
+
+Memory: MB (10^6 bytes) per cloud that a step takes above the idle process. On the CPU each configuration runs in a
+process of its own: weights, optimizer state and input are in place, the resident memory is read, the recorded peak is
+reset (Linux: /proc/self/clear_refs; elsewhere it is the fresh process's own), two steps run (one if it takes over
+2 s), and the peak's excess is divided by the clouds; gradients count. On CUDA it is torch's allocator's peak.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from dgcnn_ws.engine import benchmark, plots
+from dgcnn_ws.engine.benchmark import Setting
+from dgcnn_ws.engine.checkpoint import write_json
+from dgcnn_ws.engine.devices import describe_environment, pick_device
+from dgcnn_ws.errors import InputError
+from dgcnn_ws.nn.norm import norm_kind
+
+MODES = {
+    "train": "training step",
+    "inference": "inference",
+    "layers": "EdgeConv layers, graph given: forward and backward pass",
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    modes: str = "train,inference,layers"
+    """What to measure, with commas between: train | inference | layers (the four EdgeConvs in a row on a given graph,
+    against torch_geometric's; beside other modes a small table: only at the first batch size and number of points)."""
+    batch_sizes: str = "1,4,16"
+    """Clouds in a step, with commas between."""
+    num_points: str = "1024,2048"
+    """Points of a cloud, with commas between."""
+    norms: str = "ws_gn,bn"
+    """Normalisations, with commas between: ws_gn | gn | ws_bn | bn | ws_bcn."""
+    k: int = 20
+    """Neighbours of a point, itself included."""
+    emb_dims: int = 1024
+    """Channels before pooling."""
+    precision: str = "32"
+    """Arithmetic: 32 | bf16. Statistics and neighbour search stay float32."""
+    device: str = "auto"
+    """Where to compute: auto | cpu | cuda | cuda:N."""
+    threads: int | None = None
+    """CPU threads. Default: torch's own choice."""
+    rounds: int = 5
+    """Turns that the implementations take."""
+    patience: float = 10.0
+    """Seconds after which a configuration starts no further round; two always run (one with --rounds 1)."""
+    max_memory_gb: float | None = None
+    """A configuration whose edge tensors need more is not run. Default: half of the free memory."""
+    json: Path | None = None
+    """Write every figure to this file."""
+    plot: Path | None = None
+    """Draw time and memory per cloud into this picture (.png, .pdf, .svg)."""
+    profile: bool = False
+    """Begin with the operators of one fused training step: the first norm and points, the largest batch."""
+
+
+def words(flag: str, text: str) -> list[str]:
+    parts = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not parts:
+        raise InputError(f"{flag} {text!r} is an empty list. Name at least one, with commas between.")
+    return parts
+
+
+def numbers(flag: str, text: str) -> list[int]:
+    parts = words(flag, text)
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"{flag} {text!r} must be whole numbers from 1, with commas between.")
+    return [int(part) for part in parts]
+
+
+def check(args: Arguments) -> None:
+    """Raise InputError for what would otherwise fail, or be lost, after minutes."""
+    for flag, value in (("--k", args.k), ("--emb-dims", args.emb_dims), ("--rounds", args.rounds)):
+        if value < 1:
+            raise InputError(f"{flag} is {value}, but must be at least 1.")
+    if args.threads is not None and args.threads < 1:
+        raise InputError(f"--threads is {args.threads}, but must be at least 1.")
+    for flag, limit in (("--patience", args.patience), ("--max-memory-gb", args.max_memory_gb)):
+        if limit is not None and not limit >= 0:
+            raise InputError(f"{flag} is {limit}, but must be at least 0.")
+    if args.precision not in ("32", "bf16"):
+        raise InputError(f"--precision {args.precision!r} is unknown. Choose one of 32, bf16.")
+    for mode in words("--modes", args.modes):
+        if mode not in MODES:
+            raise InputError(f"--modes {mode!r} is unknown. Choose from {', '.join(MODES)}.")
+    for norm in words("--norms", args.norms):
+        norm_kind(norm)
+    fewest = min(numbers("--num-points", args.num_points))
+    if args.k > fewest:
+        raise InputError(
+            f"k={args.k} neighbours need at least {args.k} points; --num-points asks for {fewest}. "
+            "Lower --k or raise --num-points."
+        )
+    numbers("--batch-sizes", args.batch_sizes)
+    for flag, path in (("--json", args.json), ("--plot", args.plot)):
+        if path and not path.parent.is_dir():
+            raise InputError(f"{flag} {path}: there is no folder {path.parent}. Make it first.")
+    if args.plot and args.plot.suffix not in (".png", ".pdf", ".svg"):
+        raise InputError(f"--plot {args.plot} must end in .png, .pdf or .svg.")
+
+
+def plan(args: Arguments, device: torch.device) -> list[Setting]:
+    """Return the settings to measure, in the order of the tables."""
+    modes, norms = words("--modes", args.modes), words("--norms", args.norms)
+    batch_sizes, num_points = numbers("--batch-sizes", args.batch_sizes), numbers("--num-points", args.num_points)
+    rest = args.k, args.emb_dims, args.precision, str(device), torch.get_num_threads()
+    settings = []
+    for mode in modes:
+        # The layers' table stays small beside the others.
+        end = 1 if mode == "layers" and len(modes) > 1 else None
+        for norm in norms:
+            for points in num_points[:end]:
+                settings += [Setting(mode, norm, points, size, *rest) for size in batch_sizes[:end]]
+    return settings
+
+
+def measure(settings: list[Setting], args: Arguments, device: torch.device) -> list[dict[str, Any]]:
+    """Return the rows of every setting, behind a progress bar."""
+    gigabytes = args.max_memory_gb
+    limit = benchmark.free_memory_bytes(device) / 2 if gigabytes is None else 1e9 * gigabytes
+    rows: list[dict[str, Any]] = []
+    total = sum(len(benchmark.IMPLEMENTATIONS[setting.mode]) for setting in settings)
+    with tqdm(total=total, unit=" configurations", dynamic_ncols=True, leave=False) as bar:
+        for setting in settings:
+            bar.set_description(f"{setting.mode} {setting.norm} {setting.batch_size} × {setting.num_points}")
+            rows += benchmark.measure(setting, args.rounds, args.patience, limit)
+            bar.update(len(rows) - bar.n)
+    return rows
+
+
+def with_range(values: dict[str, float], digits: int) -> str:
+    return f"{values['median']:.{digits}f} ({values['min']:.{digits}f}–{values['max']:.{digits}f})"
+
+
+# The columns of a table: heading, alignment, text of a row that was measured.
+COLUMNS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
+    ("norm", "<", lambda row: row["norm"]),
+    ("points", ">", lambda row: str(row["num_points"])),
+    ("batch", ">", lambda row: str(row["batch_size"])),
+    ("implementation", "<", lambda row: row["implementation"]),
+    ("ms (min–max)", ">", lambda row: with_range(row["milliseconds_per_cloud"], 2)),
+    ("x reference", ">", lambda row: with_range(row["speedup"], 2) if "speedup" in row else "–"),
+    ("floor ms", ">", lambda row: f"{row['floor_milliseconds_per_cloud']['median']:.2f}"),
+    ("x floor", ">", lambda row: f"{row['times_floor']['median']:.1f}"),
+    ("MB", ">", lambda row: f"{row['memory_bytes_per_cloud'] / 1e6:.1f}"),
+]
+NUM_NAMES = 4  # columns that say what was measured
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows of one mode as aligned text."""
+    lines = [[name for name, _, _ in COLUMNS]]
+    for row in rows:
+        shown = COLUMNS[:NUM_NAMES] if row["refusal"] else COLUMNS
+        lines.append([text(row) for _, _, text in shown])
+    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(COLUMNS))]
+    notes = ["", *(f"  not run: {row['refusal']}" if row["refusal"] else "" for row in rows)]
+    return "\n".join(
+        "  ".join(f"{text:{align}{width}}" for text, (_, align, _), width in zip(line, COLUMNS, widths, strict=False))
+        + note
+        for line, note in zip(lines, notes, strict=True)
+    )
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """Return the tables, one a mode, and what to know beside them."""
+    blocks = []
+    for mode, title in MODES.items():
+        if shown := [row for row in rows if row["mode"] == mode]:
+            blocks.append(f"{title}, per cloud\n{table(shown)}")
+    notes = []
+    if products := [row["product_gflops"] for row in rows if not row["refusal"]]:
+        best = {name: max(row[name] for row in products) for name in products[0]}
+        rates = ", ".join(f"{name} {rate:.1f}" for name, rate in best.items())
+        notes.append(f"matrix products, best configuration, in GFLOP/s: {rates}")
+    if any(row["head_norm"] for row in rows):
+        notes.append("batch norm at batch 1 trains with an est head: batch norm in the head cannot train on one cloud")
+    if any(row["refusal"] and "GB" in row["refusal"] for row in rows):
+        notes.append("configurations not run need more than --max-memory-gb, by default half of the free memory")
+    return "\n\n".join([*blocks, "\n".join(notes)])
+
+
+def breakdown_table(setting: Setting, operators: list[dict[str, Any]]) -> str:
+    """Return a training step's operators as aligned text."""
+    heading = "operator"
+    width = max(len(heading), *(len(operator["operator"]) for operator in operators))
+    lines = [
+        f"one fused training step by operator, {setting.norm}, {setting.batch_size} × {setting.num_points:,} points",
+        f"{heading:<{width}}  calls        ms      %",
+    ]
+    lines += [
+        f"{row['operator']:<{width}}  {row['calls']:5d}  {row['milliseconds']:8.2f}  {100 * row['share']:5.1f}"
+        for row in operators
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    args = tyro.cli(Arguments, prog="main.py benchmark", args=arguments, description=__doc__)
+    check(args)
+    device = pick_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    settings = plan(args, device)
+    environment = describe_environment(device)
+    title = f"{environment['hardware']}, {environment['threads']} threads, torch {environment['torch']}"
+    title += f", k = {args.k}, emb_dims = {args.emb_dims}, precision {args.precision}"
+    print(f"{title}\n", flush=True)
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    content: dict[str, Any] = {"environment": environment, "arguments": given}
+    if args.profile:
+        profiled = max(settings, key=lambda setting: setting.batch_size)  # the first of the largest
+        content["profile"] = benchmark.profile_training_step(profiled)
+        print(f"{breakdown_table(profiled, content['profile'])}\n", flush=True)
+    content["rows"] = rows = measure(settings, args, device)
+    print(report(rows))
+    if args.json:
+        write_json(args.json, content)
+    if args.plot:
+        plots.draw_benchmark(rows, title, args.plot)
