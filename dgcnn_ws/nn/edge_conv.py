@@ -103,7 +103,7 @@ class EdgeConv(nn.Module):
         if idx is None:
             idx = ops.knn(points, self.k)
         else:
-            ops.check_graph(idx, points.shape[1])
+            ops.check_graph(idx, points.shape[0], points.shape[1])
         slope = negative_slope(self.act)
         if self.backend == "reference" or slope is None:
             return self._on_edges(x, idx)

@@ -69,8 +69,10 @@ class RunningEstimates(nn.Module):
         seen = self.pending[2, 0] > 0
         mean, square = self.pending[:2] / self.pending[2].clamp_min(1)
         rate = (1 / (self.num_updates + 1)).clamp_min(self.momentum).to(mean.dtype) * seen
-        # Before the first update there is no old mean to measure squares from: use the batch's own.
-        variance = torch.where(self.num_updates == 0, square - (mean - self.running_mean).square(), square)
+        # Before the first update there is no old mean to measure squares from: use the batch's own. One cloud alone
+        # has no spread about its mean.
+        first = (self.num_updates == 0) & (self.pending[2] > 1)
+        variance = torch.where(first, square - (mean - self.running_mean).square(), square)
         self.running_mean.lerp_(mean, rate)
         self.running_var.lerp_(variance.clamp_min(0), rate)  # a difference of squares may round below zero
         self.num_updates += seen

@@ -49,19 +49,22 @@ def knn(x: Tensor, k: int) -> Tensor:
     return operators.knn(x.detach(), k)
 
 
-def check_graph(idx: Tensor, num_points: int) -> None:
+def check_graph(idx: Tensor, batch_size: int, num_points: int) -> None:
     """Check a neighbour graph that came from outside.
 
     Args:
         idx: (B, N, k) point numbers, int64 or int32.
-        num_points: N of the clouds that idx points into.
+        batch_size, num_points: B and N of the clouds that idx points into.
 
     Raises:
         InputError: idx has another shape or type, or holds a number outside 0..num_points-1.
     """
     _check_idx(idx)
-    if idx.shape[1] != num_points:
-        raise InputError(f"The graph idx has {idx.shape[1]} rows for {num_points} points; it needs one a point.")
+    if idx.shape[:2] != (batch_size, num_points):
+        raise InputError(
+            f"The graph idx is for {idx.shape[0]} clouds of {idx.shape[1]} points; it is used with {batch_size} of "
+            f"{num_points}."
+        )
     if idx.numel():
         low, high = (int(bound) for bound in idx.aminmax())
         if low < 0 or high >= num_points:

@@ -52,6 +52,7 @@ def knn(x: Tensor, k: int) -> Tensor:
     x = x.to(compute_dtype(x))
     batch, num_points, axes = x.shape
     idx = torch.empty(batch, num_points, k, dtype=torch.int64, device=x.device)
+    grid: tuple[int, ...]
     block = min(MAX_ROW, next_power_of_2(num_points))
     # A warp a row where it can hold one: counting then needs no shared memory.
     group = max(1, 1024 // block)

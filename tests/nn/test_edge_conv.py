@@ -219,7 +219,7 @@ def test_compiles_without_graph_breaks(norm: str) -> None:
         (torch.full((2, 17, 5), -1), "points to -1"),
         (torch.zeros(2, 17, 5), "torch.float32; point numbers"),
         (torch.zeros(2, 17, dtype=torch.int64), r"\(clouds, points, k\)"),
-        (torch.zeros(2, 16, 5, dtype=torch.int64), "16 rows for 17"),
+        (torch.zeros(2, 16, 5, dtype=torch.int64), "16 points; it is used with 2 of 17"),
     ],
 )
 def test_a_wrong_graph_is_refused(idx: Tensor, message: str, backend: str) -> None:

@@ -78,9 +78,10 @@ x, idx, sign, factor = (
         (lambda: scale_shift_act(x, factor[0], factor, 0.2), "scale has shape"),
         (lambda: mean_act(x, factor, factor.long(), 0.2), "shift is torch.int64"),
         (lambda: mean_act(x, factor, factor, -0.1), "negative_slope=-0.1"),
-        (lambda: check_graph(idx - 1, 5), "points to -1"),
-        (lambda: check_graph(idx + 5, 5), "points to 5"),
-        (lambda: check_graph(idx, 6), "5 rows for 6 points"),
+        (lambda: check_graph(idx - 1, len(idx), 5), "points to -1"),
+        (lambda: check_graph(idx + 5, len(idx), 5), "points to 5"),
+        (lambda: check_graph(idx, len(idx), 6), "clouds of 5 points; it is used with"),
+        (lambda: check_graph(idx, 9, 5), "used with 9 of 5"),
     ],
 )
 def test_errors_name_the_thing_and_the_value(call, message):
@@ -89,5 +90,5 @@ def test_errors_name_the_thing_and_the_value(call, message):
 
 
 def test_a_sound_graph_passes():
-    check_graph(torch.randint(0, 5, (2, 5, 3)), 5)
-    check_graph(idx[:0], 5)
+    check_graph(torch.randint(0, 5, (2, 5, 3)), 2, 5)
+    check_graph(idx[:0], 0, 5)
