@@ -14,7 +14,14 @@ COMMANDS = {
 def usage() -> str:
     lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
     return "\n".join(
-        ["usage: python main.py COMMAND [--help] ...", "", "commands:", *lines, "", "Point-cloud networks for any batch size."]
+        [
+            "usage: python main.py COMMAND [--help] ...",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "Point-cloud networks for any batch size.",
+        ]
     )
 
 

@@ -1,18 +1,21 @@
-"""`python main.py benchmark`: time and memory per cloud, for training and inference, beside what must be paid.
+"""`python main.py benchmark`: time and memory per cloud, in training and inference, beside the unavoidable.
 
-Time: milliseconds per cloud with everything on the device, the median over rounds in which the implementations take
-turns, after two steps to warm up. A training step is forward pass, cross entropy, backward pass, fused Adam and
-zero_grad; inference is a forward pass. "x reference" is the reference's time over this one's, taken round by round.
+Time: milliseconds per cloud, the median over rounds in which the implementations take turns in one process, after
+two steps to warm up. A training step is forward pass, cross entropy, backward pass, fused Adam and zero_grad;
+inference is a forward pass. The speed-up is the reference's time over this one's, taken round by round: median
+and range.
 
-Floor: the multiply-adds that no implementation avoids (distances and products, no edge tensor), at the rate of the
-machine's best matrix product, timed in the same rounds on the shape of the shared convolution.
+Floor: the multiply-adds that no implementation avoids (distances and products on points, nothing on edges) at
+the rate of the best matrix product, timed in the same rounds on the shape of the shared convolution.
 
-Memory: MB (10^6 bytes) per cloud that a step takes above the idle process. On the CPU each configuration runs in a
-process of its own: weights, optimizer state and input are in place, the resident memory is read, the recorded peak is
-reset (Linux: /proc/self/clear_refs; elsewhere it is the fresh process's own), two steps run (one if it takes over
-2 s), and the peak's excess is divided by the clouds; gradients count. On CUDA it is torch's allocator's peak.
+Memory: MB (10^6 bytes) per cloud that a step takes above the idle process. On the CPU each configuration has a
+process of its own: weights, optimizer state and input are in place, the resident memory is read, the recorded
+peak is reset (Linux: /proc/self/clear_refs; elsewhere it is the fresh process's own), two steps run (one if it
+takes over 2 s), and the peak's excess is divided by the clouds; gradients count. On CUDA the same is read off
+torch's allocator.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +42,8 @@ MODES = {
 @dataclass(frozen=True)
 class Arguments:
     modes: str = "train,inference,layers"
-    """What to measure, with commas between: train | inference | layers (the four EdgeConvs in a row on a given graph,
-    against torch_geometric's; beside other modes a small table: only at the first batch size and number of points)."""
+    """What to measure, with commas between: train | inference | layers (four EdgeConvs in a row, graph given,
+    against torch_geometric's; beside other modes only at the first batch size and number of points)."""
     batch_sizes: str = "1,4,16"
     """Clouds in a step, with commas between."""
     num_points: str = "1024,2048"
@@ -119,7 +122,8 @@ def check(args: Arguments) -> None:
 def plan(args: Arguments, device: torch.device) -> list[Setting]:
     """Return the settings to measure, in the order of the tables."""
     modes, norms = words("--modes", args.modes), words("--norms", args.norms)
-    batch_sizes, num_points = numbers("--batch-sizes", args.batch_sizes), numbers("--num-points", args.num_points)
+    batch_sizes = numbers("--batch-sizes", args.batch_sizes)
+    num_points = numbers("--num-points", args.num_points)
     rest = args.k, args.emb_dims, args.precision, str(device), torch.get_num_threads()
     settings = []
     for mode in modes:
@@ -139,14 +143,16 @@ def measure(settings: list[Setting], args: Arguments, device: torch.device) -> l
     total = sum(len(benchmark.IMPLEMENTATIONS[setting.mode]) for setting in settings)
     with tqdm(total=total, unit=" configurations", dynamic_ncols=True, leave=False) as bar:
         for setting in settings:
-            bar.set_description(f"{setting.mode} {setting.norm} {setting.batch_size} × {setting.num_points}")
+            bar.set_description(f"{setting.mode} {setting.norm} {setting.batch_size} x {setting.num_points}")
             rows += benchmark.measure(setting, args.rounds, args.patience, limit)
             bar.update(len(rows) - bar.n)
     return rows
 
 
-def with_range(values: dict[str, float], digits: int) -> str:
-    return f"{values['median']:.{digits}f} ({values['min']:.{digits}f}–{values['max']:.{digits}f})"
+def with_range(values: dict[str, float]) -> str:
+    """Return median and range, with three digits of the median at least."""
+    digits = min(max(2 - math.floor(math.log10(values["median"])), 0), 4)
+    return f"{values['median']:.{digits}f} ({values['min']:.{digits}f} - {values['max']:.{digits}f})"
 
 
 # The columns of a table: heading, alignment, text of a row that was measured.
@@ -155,9 +161,9 @@ COLUMNS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
     ("points", ">", lambda row: str(row["num_points"])),
     ("batch", ">", lambda row: str(row["batch_size"])),
     ("implementation", "<", lambda row: row["implementation"]),
-    ("ms (min–max)", ">", lambda row: with_range(row["milliseconds_per_cloud"], 2)),
-    ("x reference", ">", lambda row: with_range(row["speedup"], 2) if "speedup" in row else "–"),
-    ("floor ms", ">", lambda row: f"{row['floor_milliseconds_per_cloud']['median']:.2f}"),
+    ("ms", ">", lambda row: with_range(row["milliseconds_per_cloud"])),
+    ("speed-up", ">", lambda row: with_range(row["speedup"]) if "speedup" in row else "-"),
+    ("floor (ms)", ">", lambda row: f"{row['floor_milliseconds_per_cloud']['median']:.3g}"),
     ("x floor", ">", lambda row: f"{row['times_floor']['median']:.1f}"),
     ("MB", ">", lambda row: f"{row['memory_bytes_per_cloud'] / 1e6:.1f}"),
 ]
@@ -172,11 +178,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append([text(row) for _, _, text in shown])
     widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(COLUMNS))]
     notes = ["", *(f"  not run: {row['refusal']}" if row["refusal"] else "" for row in rows)]
-    return "\n".join(
-        "  ".join(f"{text:{align}{width}}" for text, (_, align, _), width in zip(line, COLUMNS, widths, strict=False))
-        + note
-        for line, note in zip(lines, notes, strict=True)
-    )
+    texts = []
+    for line, note in zip(lines, notes, strict=True):
+        columns = zip(line, COLUMNS, widths, strict=False)
+        texts.append("  ".join(f"{text:{align}{width}}" for text, (_, align, _), width in columns) + note)
+    return "\n".join(texts)
 
 
 def report(rows: list[dict[str, Any]]) -> str:
@@ -191,24 +197,23 @@ def report(rows: list[dict[str, Any]]) -> str:
         rates = ", ".join(f"{name} {rate:.1f}" for name, rate in best.items())
         notes.append(f"matrix products, best configuration, in GFLOP/s: {rates}")
     if any(row["head_norm"] for row in rows):
-        notes.append("batch norm at batch 1 trains with an est head: batch norm in the head cannot train on one cloud")
+        notes.append("batch norm trains batch 1 with an est head: in the head, it cannot train on one cloud")
     if any(row["refusal"] and "GB" in row["refusal"] for row in rows):
-        notes.append("configurations not run need more than --max-memory-gb, by default half of the free memory")
+        notes.append("what was not run needs more than --max-memory-gb, by default half of the free memory")
     return "\n\n".join([*blocks, "\n".join(notes)])
 
 
 def breakdown_table(setting: Setting, operators: list[dict[str, Any]]) -> str:
     """Return a training step's operators as aligned text."""
-    heading = "operator"
+    heading = "operator (time of its own)"
     width = max(len(heading), *(len(operator["operator"]) for operator in operators))
     lines = [
-        f"one fused training step by operator, {setting.norm}, {setting.batch_size} × {setting.num_points:,} points",
+        f"one fused training step, {setting.norm}, {setting.batch_size} x {setting.num_points:,} points",
         f"{heading:<{width}}  calls        ms      %",
     ]
-    lines += [
-        f"{row['operator']:<{width}}  {row['calls']:5d}  {row['milliseconds']:8.2f}  {100 * row['share']:5.1f}"
-        for row in operators
-    ]
+    for operator in operators:
+        calls, time, share = operator["calls"], operator["milliseconds"], 100 * operator["share"]
+        lines.append(f"{operator['operator']:<{width}}  {calls:5d}  {time:8.2f}  {share:5.1f}")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
-"""What a network costs: milliseconds and memory per cloud, beside the reference and the unavoidable arithmetic.
+"""What a network costs: time and memory per cloud, beside the reference and the unavoidable arithmetic.
 
-Implementations are timed in turns (A B A B ...) within one process, and compared within each turn: a machine that
-slows down slows all of them down. Memory is read in a fresh process for each, where nothing was freed before.
+Implementations are timed in turns (A B A B ...) within one process, and compared within each turn: a machine
+that slows down slows all of them down. Memory is read in a process of its own.
 """
 
 import math
@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from multiprocessing.connection import Connection
@@ -41,12 +42,13 @@ LONG = 2.0  # seconds of a step that is neither repeated to warm up nor to avera
 SHORTEST = 0.1  # seconds a time is taken over: shorter steps are repeated
 
 Step = Callable[[int], object]  # one step on the first so many clouds of the batch
+Times = dict[str, list[float]]  # seconds of each round, by what was timed
 Product = Callable[[Tensor, Tensor], Tensor]  # (rows, C), (C', C) -> (rows, C')
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What every implementation does in turn: a training step, a forward pass, or four EdgeConvs on a given graph."""
+    """What every implementation does in turn: a training step, inference, or EdgeConvs on a given graph."""
 
     mode: str
     norm: str
@@ -60,7 +62,7 @@ class Setting:
 
     @property
     def head_norm(self) -> str | None:
-        """The head's norm word; None for the norm's default, which in batch norm's case cannot train on one cloud."""
+        """The head's norm word; None for the norm's default, except where that cannot train on one cloud."""
         alone = self.mode == "train" and self.batch_size == 1
         return "est" if alone and norm_kind(self.norm).uses_batch_statistics else None
 
@@ -75,9 +77,9 @@ class Setting:
 def multiply_adds(mode: str, num_points: int, emb_dims: int = 1024) -> dict[str, int]:
     """Return the multiply-adds of one cloud that no implementation avoids, part by part.
 
-    With N points and widths C_0 = 3, C_1, ...: neighbour distances Σ N² C_i, without a backward pass; EdgeConvs
-    Σ N C_i 2C_{i+1}, on points instead of edges; the shared convolution N (Σ C_i) emb_dims; the head. A backward
-    pass costs each product twice more, once for its weight and once for its input, which the first one's lacks.
+    With N points and widths C_0 = 3, C_1, ...: neighbour distances Σ N² C_i, which have no backward pass;
+    EdgeConvs Σ N C_i 2C_{i+1}, on points instead of edges; the shared convolution N (Σ C_i) emb_dims; the
+    head. A backward pass costs each product twice more, for its weight and its input (not the first one's).
 
     Args:
         mode: `train` · `inference` · `layers` (forward and backward of the EdgeConvs, graph given).
@@ -96,7 +98,7 @@ def multiply_adds(mode: str, num_points: int, emb_dims: int = 1024) -> dict[str,
 
 
 def product_steps(setting: Setting) -> dict[str, Step]:
-    """Return the shared convolution's product by each routine, in each type that the setting computes with."""
+    """Return the shared convolution's product by each routine, in each type the setting computes with."""
     rows, c_in, device = setting.num_points, sum(CHANNELS[1:]), setting.device
     routines: dict[str, Product] = {"mm": lambda x, weight: torch.mm(x, weight.t()), "linear": ops.linear}
 
@@ -117,11 +119,11 @@ def product_multiply_adds(setting: Setting) -> int:
     return setting.batch_size * setting.num_points * sum(CHANNELS[1:]) * setting.emb_dims
 
 
-def floor_seconds(setting: Setting, products: dict[str, list[float]]) -> list[float]:
-    """Return the seconds that a cloud's unavoidable arithmetic takes at the best product's rate, for each round.
+def floor_seconds(setting: Setting, products: Times) -> list[float]:
+    """Return each round's seconds of a cloud's unavoidable arithmetic, at the best product's rate.
 
     Args:
-        products: seconds a round of each of `product_steps`; neighbour distances stay float32 in any precision.
+        products: of each of `product_steps`; neighbour distances stay float32 in any precision.
     """
     size = product_multiply_adds(setting)
     adds = multiply_adds(setting.mode, setting.num_points, setting.emb_dims)
@@ -152,7 +154,8 @@ def make_step(setting: Setting, implementation: str) -> Step:
         hidden=HIDDEN,
         groups=GROUPS,
     ).to(setting.device)
-    return _training_step(setting, model, points) if setting.mode == "train" else _inference_step(setting, model, points)
+    make = _training_step if setting.mode == "train" else _inference_step
+    return make(setting, model, points)
 
 
 def _training_step(setting: Setting, model: nn.Module, points: Tensor) -> Step:
@@ -184,7 +187,7 @@ def _inference_step(setting: Setting, model: nn.Module, points: Tensor) -> Step:
 
 
 class PerCloudNorm(nn.Module):
-    """Normalise each cloud's edges by a norm over (B, C, *), where all clouds have as many: (E, C) -> (E, C)."""
+    """Normalise each cloud's edges by a norm over (B, C, *); all clouds have as many: (E, C) -> (E, C)."""
 
     def __init__(self, norm: nn.Module, edges_per_cloud: int) -> None:
         super().__init__()
@@ -219,7 +222,7 @@ def edge_convs(setting: Setting, implementation: str) -> nn.ModuleList:
 
 
 def edge_index_of(idx: Tensor) -> Tensor:
-    """Return torch_geometric's (2, B N k) form of a graph idx (B, N, k): sources over targets, clouds in turn."""
+    """Return torch_geometric's (2, B N k) form of a graph (B, N, k): sources above targets."""
     B, N, k = idx.shape
     sources = idx + N * torch.arange(B, device=idx.device).view(B, 1, 1)
     targets = torch.arange(B * N, device=idx.device).repeat_interleave(k)
@@ -274,14 +277,15 @@ def _warm_up(setting: Setting, step: Step) -> int:
     return min(max(math.ceil(SHORTEST / seconds), 1), 1000)
 
 
-def time_rounds(setting: Setting, steps: dict[str, Step], rounds: int, patience: float) -> dict[str, list[float]]:
+def time_rounds(setting: Setting, steps: dict[str, Step], rounds: int, patience: float) -> Times:
     """Time steps on the whole batch in turns, and return the seconds of each, one number a round.
 
     Args:
+        steps: what to time, by name; each is warmed up first.
         rounds: turns; after `patience` seconds no further one begins, but there are always two (or `rounds`).
     """
     repeats = {name: _warm_up(setting, step) for name, step in steps.items()}
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    times: Times = {name: [] for name in steps}
     begun = time.perf_counter()
     for turn in range(rounds):
         if turn >= 2 and time.perf_counter() - begun > patience:
@@ -295,13 +299,13 @@ def time_rounds(setting: Setting, steps: dict[str, Step], rounds: int, patience:
 
 
 def edge_tensor_bytes(setting: Setting, implementation: str) -> int:
-    """Estimate the bytes of the tensors with one row an edge that an implementation keeps at the same time."""
+    """Estimate the bytes of all tensors with a row for each edge that exist at the same time."""
     if implementation == "fused":
         return 0
     edges = setting.batch_size * setting.num_points * setting.k
     widths = list(pairwise(CHANNELS))
-    if setting.mode == "inference":  # a layer's edge features, their product, and its normalised form
-        return 4 * edges * max(2 * c_in + 2 * c_out for c_in, c_out in widths)
+    if setting.mode == "inference":  # one layer's edge features, product, norm and activation
+        return 4 * edges * max(2 * c_in + 3 * c_out for c_in, c_out in widths)
     # Kept for the backward pass: edge features, product, norm, activation; and the last layer's gradients.
     return 4 * edges * (sum(2 * c_in + 3 * c_out for c_in, c_out in widths) + 3 * CHANNELS[-1])
 
@@ -333,10 +337,9 @@ def _peak_above_idle(setting: Setting, implementation: str) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         idle = torch.cuda.memory_allocated(device)
     else:
-        try:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak, VmHWM, starts anew
-        except OSError:
-            pass  # elsewhere the peak is the process's own, which is fresh and has done little
+        # The peak, VmHWM, starts anew; elsewhere it is the process's own, which is fresh and has done little.
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
         idle = _proc_bytes("/proc/self/status", "VmRSS") or peak_memory_bytes(device)
     if _seconds(setting, step, setting.batch_size) < LONG:
         step(setting.batch_size)
@@ -366,7 +369,8 @@ def peak_memory(setting: Setting, implementation: str) -> int | None:
         context.set_forkserver_preload([__name__, "dgcnn_ws.ops.cpu"])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_peak, args=(sender, setting, implementation), daemon=True)
-    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process to handle
+    # Inherited by what is started here: Ctrl-C is for this process alone to handle.
+    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.start()
     finally:
@@ -445,7 +449,7 @@ def _memory(setting: Setting, implementation: str, max_memory_bytes: float) -> d
 
 
 def profile_training_step(setting: Setting, top: int = 15) -> list[dict[str, Any]]:
-    """Return the operators of one fused training step that take longest themselves: names, ms, share of the step."""
+    """Return the operators that take longest of one fused training step: names, calls, ms and share."""
     device = torch.device(setting.device)
     setting = replace(setting, mode="train")
     step = make_step(setting, "fused")

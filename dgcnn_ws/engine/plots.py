@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -109,33 +110,20 @@ def draw_benchmark(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     """
     measured = [row for row in rows if not row["refusal"]]
     measured = [row for row in measured if row["mode"] != "layers"] or measured
-    fewest = {axis: min((row[axis] for row in measured), default=0) for axis in ("num_points", "batch_size")}
-    columns = [("batch_size", "batch size (clouds)", "num_points", f"{fewest['num_points']:,} points a cloud")]
-    if len({row["num_points"] for row in measured}) > 1:
-        columns.append(("num_points", "points a cloud", "batch_size", f"batch size {fewest['batch_size']}"))
-    # One column of the figure an axis; without a second one the two panels lie side by side.
-    shape = (2, 2) if len(columns) == 2 else (1, 2)
-    figure = Figure(figsize=(9.5, 3.9 * shape[0] + 0.6), layout="constrained")
-    panels = figure.subplots(*shape, squeeze=False)
-    for i, (axis, label, fixed, fixed_text) in enumerate(columns):
-        time, memory = panels[:, i] if shape[0] == 2 else panels[0]
-        shown = [row for row in measured if row[fixed] == fewest[fixed]]
-        _draw_cost(time, shown, axis, "milliseconds_per_cloud", 1)
-        _draw_cost(memory, shown, axis, "memory_bytes_per_cloud", 1e-6)
-        _draw_floor(time, shown, axis)
-        time.set_ylabel("time (ms per cloud)")
-        memory.set_ylabel("memory above idle (MB per cloud)")
-        ticks = sorted({row[axis] for row in shown})
-        for axes in (time, memory):
-            axes.set_xscale("log", base=2)
-            axes.set_yscale("log")
-            axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-            axes.set_xlabel(label)
-            axes.set_title(fixed_text, fontsize=10)
-            axes.grid(alpha=0.3, which="both", linewidth=0.5)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8, handlelength=3)
-    figure.suptitle(title, fontsize=11)
+    points, sizes = (sorted({row[axis] for row in measured}) for axis in ("num_points", "batch_size"))
+    several = len(points) > 1
+    figure = Figure(figsize=(8.5, 3.4 * (1 + several) + 1.2), layout="constrained")
+    panels = figure.subplots(1 + several, 2, squeeze=False)
+    if measured:
+        shown = [row for row in measured if row["num_points"] == points[0]]
+        _draw_costs(panels[0], shown, "batch_size", f"clouds in a step, of {points[0]:,} points each")
+        lines, names = panels[0, 0].get_legend_handles_labels()
+        modes = len({row["mode"] for row in shown})  # a column of the legend each
+        figure.legend(lines, names, loc="outside lower center", ncols=modes, frameon=False, fontsize=8)
+    if several:
+        shown = [row for row in measured if row["batch_size"] == sizes[0]]
+        _draw_costs(panels[1], shown, "num_points", f"points of a cloud, at batch size {sizes[0]}")
+    figure.suptitle(title, fontsize=10)
     save(figure, path)
 
 
@@ -145,26 +133,38 @@ _DASHES = {"train": "-", "inference": "--", "layers": "-"}
 _MARKERS = "os^Dv"
 
 
-def _draw_cost(axes: Any, rows: list[dict[str, Any]], axis: str, field: str, scale: float) -> None:
+def _draw_costs(panels: Any, rows: list[dict[str, Any]], axis: str, label: str) -> None:
+    """Draw time, with its floor, and memory over one axis into two panels."""
+    rows = sorted(rows, key=lambda row: row[axis])
     norms = list(dict.fromkeys(row["norm"] for row in rows))
-    for mode, implementation, norm in dict.fromkeys((r["mode"], r["implementation"], r["norm"]) for r in rows):
-        line = [r for r in rows if (r["mode"], r["implementation"], r["norm"]) == (mode, implementation, norm)]
-        line.sort(key=lambda row: row[axis])
-        values = [row[field] for row in line]
-        axes.plot(
-            [row[axis] for row in line],
-            [scale * (value["median"] if isinstance(value, dict) else value) for value in values],
-            _DASHES[mode],
-            color=_COLOURS[implementation],
-            marker=_MARKERS[norms.index(norm) % len(_MARKERS)],
-            markerfacecolor="white" if norms.index(norm) else None,
-            markersize=5,
-            label=f"{mode}, {implementation}, {norm}",
-        )
-
-
-def _draw_floor(axes: Any, rows: list[dict[str, Any]], axis: str) -> None:
     for mode in dict.fromkeys(row["mode"] for row in rows):
+        lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["mode"] == mode:
+                lines.setdefault((row["norm"], row["implementation"]), []).append(row)
+        for (norm, implementation), line in lines.items():
+            style = {
+                "linestyle": _DASHES[mode],
+                "color": _COLOURS[implementation],
+                "marker": _MARKERS[norms.index(norm) % len(_MARKERS)],
+                "markerfacecolor": "white" if norms.index(norm) else None,
+                "label": f"{mode}, {implementation}, {norm}",
+            }
+            places = [row[axis] for row in line]
+            panels[0].plot(places, [row["milliseconds_per_cloud"]["median"] for row in line], **style)
+            panels[1].plot(places, [row["memory_bytes_per_cloud"] / 1e6 for row in line], **style)
         floors = {r[axis]: r["floor_milliseconds_per_cloud"]["median"] for r in rows if r["mode"] == mode}
-        places = sorted(floors)
-        axes.plot(places, [floors[place] for place in places], _DASHES[mode], color="0.55", label=f"{mode}, floor")
+        style = {"linestyle": _DASHES[mode], "color": "0.55", "label": f"{mode}, floor"}
+        panels[0].plot(*zip(*floors.items(), strict=True), **style)
+    ticks = sorted({row[axis] for row in rows})
+    quantities = ("time (ms per cloud)", "memory above idle (MB per cloud)")
+    for axes, quantity in zip(panels, quantities, strict=True):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(label)
+        axes.set_ylabel(quantity)
+        axes.grid(alpha=0.3)

@@ -49,7 +49,7 @@ class TNet(nn.Module):
 
     def forward(self, x: Tensor, idx: Tensor) -> Tensor:
         # The second convolution needs the edges themselves: only the first map of an edge MLP factors.
-        points = self.edge_layers(edge_features(x, idx)).amax(dim=3)  # (B, 128, N)
+        points = self.edge_layers(edge_features(x, idx)).max(dim=3).values  # (B, 128, N)
         return self.head(self.global_feature(points)).view(-1, 3, 3)
 
 

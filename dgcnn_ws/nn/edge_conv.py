@@ -110,7 +110,7 @@ class EdgeConv(nn.Module):
         return self._without_edges(points, idx, slope).transpose(1, 2)
 
     def _on_edges(self, x: Tensor, idx: Tensor) -> Tensor:
-        return self.act(self.norm(self.conv(edge_features(x, idx)))).amax(dim=3)
+        return self.act(self.norm(self.conv(edge_features(x, idx)))).max(dim=3).values
 
     def _without_edges(self, points: Tensor, idx: Tensor, slope: float) -> Tensor:
         U, V = effective_weight(self.conv).flatten(1).chunk(2, dim=1)  # (C', C) each

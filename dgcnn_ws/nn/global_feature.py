@@ -34,9 +34,7 @@ class GlobalFeature(nn.Module):
     ) -> None:
         super().__init__()
         self.backend, self.mean_pool = backend, mean_pool
-        self.conv, self.norm = make_layer(
-            norm, in_channels, emb_dims, bias=bias, groups=groups, eps=eps, dims=1
-        )
+        self.conv, self.norm = make_layer(norm, in_channels, emb_dims, bias=bias, groups=groups, eps=eps, dims=1)
         self.act = nn.LeakyReLU(0.2) if act is None else act
         check_backend(backend, self.act)
 
@@ -47,7 +45,7 @@ class GlobalFeature(nn.Module):
         slope = negative_slope(self.act)
         if self.backend == "reference" or slope is None:
             features = self.act(self.norm(self.conv(x)))  # (B, emb_dims, N)
-            maximum, mean = features.amax(dim=2), features.mean(dim=2)
+            maximum, mean = features.max(dim=2).values, features.mean(dim=2)
         else:
             y = ops.linear(x.transpose(1, 2), effective_weight(self.conv).squeeze(2), self.conv.bias)
             extreme, y_mean, y_var = ops.column_moments(y, affine_sign(self.norm))

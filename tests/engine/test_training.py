@@ -51,7 +51,13 @@ def test_learns_an_easy_set_and_reports_it(recipe: Recipe, tmp_path: Path, norm:
     assert json.loads((tmp_path / "run/results.json").read_text()) == results
     assert results["selected_on"] == "val"
     for which in ("best", "last"):
-        assert results[which].keys() >= {"overall_accuracy", "mean_class_accuracy", "num_clouds", "per_class", "confusion"}
+        assert results[which].keys() >= {
+            "overall_accuracy",
+            "mean_class_accuracy",
+            "num_clouds",
+            "per_class",
+            "confusion",
+        }
         assert results[which]["num_clouds"] == 11 == sum(map(sum, results[which]["confusion"]))
     assert results["seconds"] > 0 and results["clouds_per_second"] > 0 and results["peak_memory_bytes"] > 1e6
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]

@@ -27,13 +27,16 @@ SHAPES = [  # B, N, k, C
     (1, 1, 1, 1),
     (1, 6, 6, 3),
     (3, 13, 4, 19),
-    (2, 33, 1, 66),
-    (1, 70, 9, 8),
+    (2, 11, 1, 66),
+    (1, 50, 9, 8),
     (0, 8, 3, 4),
 ]
-shapes = pytest.mark.parametrize(("batch", "num_points", "k", "channels"), SHAPES)
-PRECISIONS = [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)]
-precisions = pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS, ids=lambda value: str(value))
+WIDE, HALF = [(torch.float64, 1e-10), (torch.float32, 1e-5)], [(torch.bfloat16, 2e-2), (torch.float16, 2e-3)]
+cases = pytest.mark.parametrize(
+    ("batch", "num_points", "k", "channels", "dtype", "tolerance"),
+    [(*shape, *precision) for shape in SHAPES for precision in WIDE]
+    + [(3, 13, 4, 19, *precision) for precision in HALF],
+)
 
 
 @pytest.mark.skipif(INTERPRETED or ON_CUDA, reason="the tests below run here")
@@ -65,8 +68,7 @@ def agree(actual, expected, tolerance: float) -> None:
 
 
 @runs_kernels
-@shapes
-@precisions
+@cases
 def test_edge_aggregate(batch, num_points, k, channels, dtype, tolerance):
     ab, idx = random(batch, num_points, 2 * channels, dtype=dtype), graph(batch, num_points, k)
     outputs = cuda.edge_aggregate(ab, idx, signs(channels))
@@ -79,8 +81,7 @@ def test_edge_aggregate(batch, num_points, k, channels, dtype, tolerance):
 
 
 @runs_kernels
-@shapes
-@precisions
+@cases
 def test_column_moments(batch, num_points, k, channels, dtype, tolerance):
     y = random(batch, num_points, 2 * channels, dtype=dtype)[..., ::2]  # not contiguous
     outputs = cuda.column_moments(y, signs(channels))
@@ -91,8 +92,7 @@ def test_column_moments(batch, num_points, k, channels, dtype, tolerance):
 
 
 @runs_kernels
-@shapes
-@precisions
+@cases
 def test_activations(batch, num_points, k, channels, dtype, tolerance):
     x, scale = random(batch, num_points, channels, dtype=dtype), random(batch, channels, dtype=dtype)
     inputs = x, scale, random(channels, dtype=dtype, seed=1).expand(batch, -1), 0.2
@@ -106,15 +106,15 @@ def test_activations(batch, num_points, k, channels, dtype, tolerance):
 def test_moments_over_many_tiles(monkeypatch):
     for name, size in (("EDGE_TILE", 16), ("TILE", 16), ("BACKWARD_TILE", 8), ("COMBINED", 4)):
         monkeypatch.setattr(cuda, name, size)
-    test_edge_aggregate(2, 21, 3, 5, torch.float32, 1e-5)
-    test_column_moments(2, 21, 3, 5, torch.float64, 1e-10)
-    test_activations(2, 21, 3, 5, torch.float32, 1e-5)
+    test_edge_aggregate(2, 9, 3, 5, torch.float32, 1e-5)
+    test_column_moments(2, 9, 3, 5, torch.float64, 1e-10)
+    test_activations(2, 9, 3, 5, torch.float32, 1e-5)
 
 
 @runs_kernels
 def test_moments_survive_a_large_common_offset():
-    ab = 1000 + random(1, 100, 8, dtype=torch.float32)
-    idx = graph(1, 100, 5)
+    ab = 1000 + random(1, 60, 8, dtype=torch.float32)
+    idx = graph(1, 60, 5)
     actual = cuda.edge_aggregate(ab, idx, signs(4))
     expected = reference.edge_aggregate(ab.double(), idx, signs(4))
     torch.testing.assert_close(actual[2].double(), expected[2], rtol=1e-6, atol=0)
@@ -138,7 +138,7 @@ def test_first_of_equal_edges_wins_and_nan_is_seen():
 
 
 @runs_kernels
-@pytest.mark.parametrize(("num_points", "k"), [(1, 1), (7, 7), (50, 1), (50, 11), (50, 49), (90, 20)])
+@pytest.mark.parametrize(("num_points", "k"), [(1, 1), (7, 7), (30, 1), (30, 29), (45, 11)])
 @pytest.mark.parametrize("channels", [3, 20])
 def test_knn_finds_the_smallest_distances(num_points, k, channels):
     check_knn(random(2, num_points, channels, dtype=torch.float32), k)
@@ -147,7 +147,6 @@ def test_knn_finds_the_smallest_distances(num_points, k, channels):
 @runs_kernels
 def test_knn_in_other_precisions():
     check_knn(random(1, 30, 3, dtype=torch.float64), 5)
-    check_knn(random(1, 30, 20, dtype=torch.float64), 5)
     check_knn(random(1, 30, 20, dtype=torch.bfloat16), 5)
     assert cuda.knn(random(0, 30, 3, dtype=torch.float32), 5).shape == (0, 30, 5)
 
@@ -156,8 +155,8 @@ def test_knn_in_other_precisions():
 @pytest.mark.parametrize("channels", [3, 20])
 def test_knn_in_several_blocks(channels, monkeypatch):
     monkeypatch.setattr(cuda, "BLOCK_BYTES", 0)
-    monkeypatch.setattr(cuda, "MAX_ROW", 32)
-    check_knn(random(1, 70, channels, dtype=torch.float32), 9)
+    monkeypatch.setattr(cuda, "MAX_ROW", 16)
+    check_knn(random(1, 40, channels, dtype=torch.float32), 9)
 
 
 def check_knn(x: Tensor, k: int) -> None:
@@ -170,14 +169,15 @@ def check_knn(x: Tensor, k: int) -> None:
 
 @runs_kernels
 @pytest.mark.parametrize("channels", [3, 20])
-@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf"), -1e30])
-def test_knn_of_equal_and_of_odd_points_is_distinct(channels, value):
-    everywhere = torch.full((1, 40, channels), value, device=DEVICE)
-    once = random(1, 40, channels, dtype=torch.float32)
-    once[0, 3] = value
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, in the interpreter
+def test_knn_of_equal_and_of_odd_points_is_distinct(channels):
+    values = torch.tensor([0.0, float("nan"), float("inf"), -1e30], device=DEVICE).view(4, 1, 1)
+    everywhere = values.expand(4, 30, channels)
+    once = random(4, 30, channels, dtype=torch.float32)
+    once[:, 3] = values[:, 0]
     idx = cuda.knn(torch.cat([everywhere, once]), 7)
     assert idx.sort(-1).values.diff(dim=-1).min() > 0
-    assert 0 <= int(idx.min()) and int(idx.max()) < 40
+    assert int(idx.min()) >= 0 and int(idx.max()) < 30
 
 
 @needs_cuda

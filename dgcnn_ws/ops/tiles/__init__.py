@@ -1,4 +1,4 @@
-"""The Triton kernels behind `cuda`: each program does one tile of points and channels, or one point.
+"""The Triton kernels behind `cuda`: each program does a tile of points by channels, or of rows.
 
 No atomics, and no order of summation that depends on timing. Half precision is widened to float32 at each
 load; offsets are 64-bit wherever a cloud or a point enters them.

@@ -22,7 +22,7 @@ def products(
         i, j = (start + rows).to(tl.int64)[:, None], cols.to(tl.int64)[:, None]
         x_i = tl.load(points + i * axes + axis, (i < num_points) & (axis < axes), other=0)
         x_j = tl.load(points + j * axes + axis, (j < num_points) & (axis < axes), other=0)
-        # "ieee": true float32, whatever the process allows (TF32 keeps 10 bits and picks wrong neighbours).
+        # Not torch's product: TF32, which picks wrong neighbours, is switched there for a whole process.
         product = tl.dot(x_i, tl.trans(x_j), product, input_precision="ieee")
         squares += tl.sum(x_j * x_j, 1)
     at = (cloud * count + rows)[:, None] * num_points + cols[None, :]
