@@ -42,7 +42,7 @@ def report(scores: Scores) -> str:
         row = scores.confusion[i]
         wrong = max((j for j in range(len(row)) if j != i), key=row.__getitem__, default=i)
         mistake = f"{list(scores.per_class)[wrong]} ({row[wrong]})" if row[wrong] and wrong != i else ""
-        share = "     –" if accuracy is None else f"{accuracy:6.1%}"
+        share = "     -" if accuracy is None else f"{accuracy:6.1%}"
         lines.append(f"{name:<{width}}  {sum(row):6d}  {row[i]:7d}    {share}  {mistake}".rstrip())
     lines += [
         "",

@@ -61,7 +61,7 @@ def test_resume_keeps_the_runs_own_settings(
     (tmp_path / "run/results.json").unlink()
     code, _, err = run(capsys, "train", "--out", tmp_path, "--name", "run", "--resume", "--lr", 0.5)
     assert code == 2 and "was started with --lr" in err
-    code, out, err = run(capsys, "train", "--out", tmp_path, "--name", "run", "--resume")
+    code, _, err = run(capsys, "train", "--out", tmp_path, "--name", "run", "--resume")
     assert code == 0, err
     code, _, err = run(capsys, "train", "--out", tmp_path, "--name", "run", "--resume")
     assert code == 2 and "is finished" in err

@@ -36,12 +36,12 @@ def make_grid(
     """
     cells: list[Cell] = []
     for norm in norms:
-        # The norm at its easiest: what fails here is the user's mistake, not a finding.
-        complete(replace(base, norm=norm, micro_batch=None))
         for head_norm in head_norms:
+            recipe = replace(base, norm=norm, head_norm=None if head_norm == "default" else head_norm)
+            # The whole batch at once is the easiest: what fails there is the user's mistake, not a finding.
+            complete(replace(recipe, micro_batch=None))
             for micro_batch in micro_batches:
-                head = None if head_norm == "default" else head_norm
-                recipe = replace(base, norm=norm, head_norm=head, micro_batch=micro_batch)
+                recipe = replace(recipe, micro_batch=micro_batch)
                 try:
                     recipes = tuple(complete(replace(recipe, seed=seed)) for seed in seeds)
                     cells.append(Cell(norm, recipes[0].head_norm or "", micro_batch, recipes))

@@ -137,7 +137,7 @@ def test_refuses_a_folder_in_use_and_other_settings(recipe: Recipe, tmp_path: Pa
     Run(recipe, tmp_path / "run", quiet=True).train()
     with pytest.raises(InputError, match="already holds a run"):
         Run(recipe, tmp_path / "run")
-    with pytest.raises(InputError, match="--lr 0.001, not 0.5"):
+    with pytest.raises(InputError, match=r"--lr 0\.001, not 0\.5"):
         Run(replace(recipe, lr=0.5), tmp_path / "run", resume=True)
     with pytest.raises(InputError, match="is finished"):
         Run(recipe, tmp_path / "run", resume=True)
@@ -159,7 +159,7 @@ def test_a_loss_that_is_no_number_ends_the_run(recipe: Recipe, tmp_path: Path) -
     run = Run(recipe, tmp_path / "run", quiet=True)
     with torch.no_grad():
         run.model.head.layers[-1].weight.fill_(float("inf"))
-    with pytest.raises(InputError, match="loss became nan.*Lower --lr"):
+    with pytest.raises(InputError, match=r"loss became nan.*Lower --lr"):
         run.train()
 
 

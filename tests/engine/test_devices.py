@@ -1,0 +1,29 @@
+"""Devices by name."""
+
+import pytest
+import torch
+
+from dgcnn_ws.engine.devices import describe_environment, peak_memory_bytes, pick_device
+from dgcnn_ws.errors import InputError
+
+
+def test_names() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cpu:1:2", "meta", "", "cuda:99"])
+def test_refuses(name: str) -> None:
+    with pytest.raises(InputError, match="--device"):
+        pick_device(name)
+
+
+def test_peak_memory_grows_with_what_is_taken() -> None:
+    before = peak_memory_bytes(torch.device("cpu"))
+    taken = torch.ones(before // 4 + 50_000_000)  # more than the process has had
+    assert peak_memory_bytes(torch.device("cpu")) > before
+    assert len(taken)
+
+
+def test_the_environment_names_versions() -> None:
+    assert describe_environment(torch.device("cpu"))["torch"] == torch.__version__

@@ -1,0 +1,26 @@
+"""Pictures are drawn from what a run writes, in the format that the file's ending names."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dgcnn_ws.engine import plots
+
+MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+
+
+@pytest.mark.parametrize("ending", MAGIC)
+def test_confusion_in_every_format(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    plots.draw_confusion([[3, 1], [0, 0]], ["ball", "pole"], path)  # a class without clouds too
+    assert path.read_bytes().startswith(MAGIC[ending])
+
+
+def test_training_curves_of_one_epoch_and_of_many(tmp_path: Path) -> None:
+    line = {"train_loss": 2.0, "loss": 1.0, "train_accuracy": 0.5, "overall_accuracy": 0.6, "selected_on": "val"}
+    for count in (1, 3):
+        metrics = tmp_path / "metrics.jsonl"
+        metrics.write_text("".join(json.dumps(line | {"epoch": i + 1}) + "\n" for i in range(count)))
+        plots.draw_training(metrics, tmp_path / "training.png")
+        assert (tmp_path / "training.png").read_bytes().startswith(MAGIC["png"])
