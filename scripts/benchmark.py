@@ -1,18 +1,18 @@
 """`python main.py benchmark`: time and memory per cloud, in training and inference, beside the unavoidable.
 
-Time: milliseconds per cloud, the median over rounds in which the implementations take turns in one process, after
-two steps to warm up. A training step is forward pass, cross entropy, backward pass, fused Adam and zero_grad;
-inference is a forward pass. The speed-up is the reference's time over this one's, taken round by round: median
-and range.
+Time: milliseconds per cloud, the median over rounds in which the implementations take turns in one process,
+after two steps to warm up. A training step is forward pass, cross entropy, backward pass, fused Adam and
+zero_grad; inference is a forward pass. The speed-up is the reference's time over this one's, taken round by
+round: median and range.
 
 Floor: the multiply-adds that no implementation avoids (distances and products on points, nothing on edges) at
 the rate of the best matrix product, timed in the same rounds on the shape of the shared convolution.
 
-Memory: MB (10^6 bytes) per cloud that a step takes above the idle process. On the CPU each configuration has a
-process of its own: weights, optimizer state and input are in place, the resident memory is read, the recorded
-peak is reset (Linux: /proc/self/clear_refs; elsewhere it is the fresh process's own), two steps run (one if it
-takes over 2 s), and the peak's excess is divided by the clouds; gradients count. On CUDA the same is read off
-torch's allocator.
+Memory: MB (10^6 bytes) per cloud that a step takes above the idle process. On the CPU each configuration has
+a process of its own: weights, optimizer state and input are in place, the resident memory is read, the
+recorded peak is reset (Linux: /proc/self/clear_refs; elsewhere it is the fresh process's own), two steps run
+(one if it takes over 2 s), and the peak's excess is divided by the clouds; gradients count. On CUDA the same is
+read off torch's allocator.
 """
 
 import math

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,14 @@ SMALL = ["--k", "5", "--emb-dims", "32", "--batch-sizes", "1,2", "--num-points",
 
 
 @pytest.fixture
-def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory without a process for each configuration, which takes seconds."""
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One step a turn however short, memory without a process of its own, and no threads to wait for."""
+    monkeypatch.setattr(benchmark, "SHORTEST", 0)
     monkeypatch.setattr(benchmark, "peak_memory", lambda setting, implementation: 3_000_000)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -35,20 +41,21 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     return code, captured.out, captured.err
 
 
-@pytest.mark.usefixtures("no_process")
+@pytest.mark.usefixtures("quick")
 def test_table_file_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = [*SMALL, "--modes", "train,layers", "--num-points", "32,48", "--norms", "bn"]
     files = ["--json", tmp_path / "figures.json", "--plot", tmp_path / "figures.png"]
-    code, out, err = run(capsys, *SMALL, "--num-points", "32,48", "--norms", "bn", "--profile", *files)
+    code, out, err = run(capsys, *small, "--profile", *files)
     assert code == 0, err
     content = json.loads((tmp_path / "figures.json").read_text())
     rows = content["rows"]
     measured = {(r["mode"], r["num_points"], r["batch_size"], r["implementation"]) for r in rows}
     places = [(n, size) for n in (32, 48) for size in (1, 2)]
     assert measured == {
-        *((m, *p, i) for m in ("train", "inference") for p in places for i in ("reference", "fused")),
+        *(("train", *place, i) for place in places for i in ("reference", "fused")),
         *(("layers", 32, 1, i) for i in ("reference", "fused", "torch_geometric")),
     }
-    assert len(rows) == len(measured) == 19
+    assert len(rows) == len(measured) == 11
     assert content["arguments"]["k"] == 5 and content["environment"]["torch"] == torch.__version__
     assert "est head" in out and "GFLOP/s" in out
     assert all(operator["operator"] in out for operator in content["profile"])
@@ -63,7 +70,7 @@ def test_table_file_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (tmp_path / "figures.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.usefixtures("no_process")
+@pytest.mark.usefixtures("quick")
 def test_columns_stay_aligned_beside_what_was_not_run(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, *SMALL, "--modes", "train", "--max-memory-gb", "0.000001")
     assert code == 0
@@ -76,8 +83,8 @@ def test_columns_stay_aligned_beside_what_was_not_run(capsys: pytest.CaptureFixt
     assert "--max-memory-gb" in out.splitlines()[-1]
 
 
-@pytest.mark.usefixtures("no_process")
-def test_layers_alone_are_measured_and_drawn_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("quick")
+def test_layers_alone_are_measured_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "layers.svg"
     code, out, _ = run(capsys, *SMALL, "--modes", "layers", "--norms", "gn", "--plot", picture)
     assert code == 0
@@ -86,16 +93,12 @@ def test_layers_alone_are_measured_and_drawn_everywhere(tmp_path: Path, capsys: 
     assert "<svg" in picture.read_text()
 
 
-@pytest.mark.usefixtures("no_process")
+@pytest.mark.usefixtures("quick")
 def test_threads_are_the_ones_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = torch.get_num_threads()
-    try:
-        figures = tmp_path / "figures.json"
-        small = [*SMALL, "--modes", "inference", "--norms", "bn", "--batch-sizes", 1]
-        assert run(capsys, *small, "--threads", 1, "--json", figures)[0] == 0
-        assert json.loads(figures.read_text())["environment"]["threads"] == 1
-    finally:
-        torch.set_num_threads(before)
+    figures = tmp_path / "figures.json"
+    small = [*SMALL, "--modes", "inference", "--norms", "bn", "--batch-sizes", 1]
+    assert run(capsys, *small, "--threads", 2, "--json", figures)[0] == 0
+    assert json.loads(figures.read_text())["environment"]["threads"] == 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from dgcnn_ws.models import MODELS
 from dgcnn_ws.models.head import HEAD_NORMS, default_head_norm
 from dgcnn_ws.nn.norm import NORMS
 
-# Each with the learning rate that it takes where neither the user nor a search has chosen one.
+# Each with the learning rate that it takes where the user names none.
 OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float]] = {
     "sgd": (torch.optim.SGD, 0.1),
     "adam": (torch.optim.Adam, 1e-3),
@@ -55,9 +55,9 @@ class Recipe:
     dropout: float = 0.5
     """Dropout probability in the head."""
     optimizer: str | None = None
-    """Optimizer: sgd (momentum 0.9) | adam | adamw. Default: the norm's own (docs/RESULTS.md), adam for paper."""
+    """Optimizer: sgd (momentum 0.9) | adam | adamw. Default: adam, the best for every norm in docs/RESULTS.md."""
     lr: float | None = None
-    """Peak learning rate. Default: the norm's own (docs/RESULTS.md), 1e-3 for paper."""
+    """Peak learning rate. Default: 1e-3 for adam and adamw, 0.1 for sgd."""
     weight_decay: float | None = None
     """Weight decay. Default: 1e-4 (dgcnn), 0 (paper)."""
     warmup_epochs: float = 0.0
@@ -89,7 +89,7 @@ class Preset:
     epochs: int
     weight_decay: float
     augment: str
-    tuned: dict[str, tuple[str, float]]
+    optimizer: str
     learning_rate: Callable[[float, int], float]
 
 
@@ -103,18 +103,9 @@ def staircase(progress: float, samples: int) -> float:
     return max(0.7 ** (samples // 200_000), 0.01)
 
 
-# Optimizer and peak learning rate of each norm, from one search on the validation split (docs/RESULTS.md).
-TUNED = {
-    "bn": ("adam", 1e-3),
-    "ws_bn": ("adam", 1e-3),
-    "gn": ("adam", 1e-3),
-    "ws_gn": ("adam", 1e-3),
-    "ws_bcn": ("adam", 1e-3),
-}
-
 PRESETS = {
-    "dgcnn": Preset(64, 250, 1e-4, "dgcnn", TUNED, cosine),
-    "paper": Preset(16, 250, 0.0, "paper", dict.fromkeys(NORMS, ("adam", 1e-3)), staircase),
+    "dgcnn": Preset(64, 250, 1e-4, "dgcnn", "adam", cosine),
+    "paper": Preset(16, 250, 0.0, "paper", "adam", staircase),
 }
 
 
@@ -141,17 +132,15 @@ def complete(recipe: Recipe) -> Recipe:
     _one_of("--preset", recipe.preset, PRESETS)
     _one_of("--norm", recipe.norm, NORMS)
     preset = PRESETS[recipe.preset]
-    optimizer, lr = preset.tuned[recipe.norm]
-    if recipe.optimizer not in (None, optimizer):
-        _one_of("--optimizer", recipe.optimizer, OPTIMIZERS)
-        lr = OPTIMIZERS[recipe.optimizer][1]
+    optimizer = recipe.optimizer or preset.optimizer
+    _one_of("--optimizer", optimizer, OPTIMIZERS)
     defaults: dict[str, Any] = {
         "head_norm": default_head_norm(recipe.norm),
         "groups": preset.groups,
         "micro_batch": recipe.batch_size,
         "epochs": preset.epochs,
         "optimizer": optimizer,
-        "lr": lr,
+        "lr": OPTIMIZERS[optimizer][1],
         "weight_decay": preset.weight_decay,
         "augment": preset.augment,
     }

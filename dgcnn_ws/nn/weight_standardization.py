@@ -29,12 +29,13 @@ def standardize_weight(weight: Tensor, eps: float = EPS) -> Tensor:
     Returns:
         A tensor of the shape and dtype of `weight`. A constant filter gives zeros, and finite gradients.
     """
-    precise = weight if weight.dtype == torch.float64 else weight.float()
-    variance, mean = torch.var_mean(precise.flatten(1), dim=1, correction=1)
+    precise = (weight if weight.dtype == torch.float64 else weight.float()).flatten(1)
+    # In two passes rather than by torch.var_mean, which takes three times as long along rows on the CPU.
+    centred = precise - precise.mean(dim=1, keepdim=True)
+    variance = centred.square().sum(dim=1, keepdim=True) / (precise.shape[1] - 1)
     # The root's gradient is infinite at zero; clamping first makes it zero there, which is its limit.
     std = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
-    broadcast = (-1,) + (1,) * (weight.dim() - 1)
-    return ((precise - mean.view(broadcast)) / (std + eps).view(broadcast)).to(weight.dtype)
+    return (centred * (std + eps).reciprocal()).view_as(weight).to(weight.dtype)
 
 
 def _require_fan_in(layer: nn.Module, fan_in: int) -> None:
