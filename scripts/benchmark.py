@@ -1,7 +1,7 @@
 """`python main.py benchmark`: time and memory per cloud, in training and inference, beside the unavoidable.
 
 Time: milliseconds per cloud, the median over rounds in which the implementations take turns in one process,
-after two steps to warm up. A training step is forward pass, cross entropy, backward pass, fused Adam and
+after a warm-up. A training step is forward pass, cross entropy, backward pass, fused Adam and
 zero_grad; inference is a forward pass. The speed-up is the reference's time over this one's, taken round by
 round: median and range.
 
@@ -155,6 +155,12 @@ def with_range(values: dict[str, float]) -> str:
     return f"{values['median']:.{digits}f} ({values['min']:.{digits}f} - {values['max']:.{digits}f})"
 
 
+def speedup(row: dict[str, Any]) -> str:
+    if row["implementation"] == "reference":
+        return "1"
+    return with_range(row["speedup"]) if "speedup" in row else "-"
+
+
 # The columns of a table: heading, alignment, text of a row that was measured.
 COLUMNS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
     ("norm", "<", lambda row: row["norm"]),
@@ -162,7 +168,7 @@ COLUMNS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
     ("batch", ">", lambda row: str(row["batch_size"])),
     ("implementation", "<", lambda row: row["implementation"]),
     ("ms", ">", lambda row: with_range(row["milliseconds_per_cloud"])),
-    ("speed-up", ">", lambda row: with_range(row["speedup"]) if "speedup" in row else "-"),
+    ("speed-up", ">", speedup),
     ("floor (ms)", ">", lambda row: f"{row['floor_milliseconds_per_cloud']['median']:.3g}"),
     ("x floor", ">", lambda row: f"{row['times_floor']['median']:.1f}"),
     ("MB", ">", lambda row: f"{row['memory_bytes_per_cloud'] / 1e6:.1f}"),

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+torch.set_num_threads(1)  # tiny tensors: several threads would wait for each other
+
 CLASSES = ["ball", "pole", "sheet"]
 NUM_TRAIN, NUM_TEST, NUM_POINTS = 40, 11, 48
 

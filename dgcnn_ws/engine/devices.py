@@ -33,6 +33,18 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def hardware_name(device: torch.device) -> str:
+    """Return the model of the GPU or of the processor, as far as the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Return the versions and the hardware behind a run, JSON-ready."""
     try:
@@ -42,7 +54,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     except OSError:  # no git on this machine
         revision = None
     return {
-        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "hardware": hardware_name(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
