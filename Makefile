@@ -4,7 +4,8 @@ BIN := .venv/bin
 
 .PHONY: demo test lint clean
 
-# torch first: another package's requirement would bring its CUDA build, gigabytes of it.
+# torch first and by its pinned version, so that no other package chooses one. Where there is no GPU,
+# PIP_INDEX_URL or PIP_FIND_LINKS can name a CPU build, which saves gigabytes.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt "torch==2.13.0"
@@ -12,7 +13,8 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/ready
-	$(BIN)/python main.py compare --norms bn,ws_gn --micro-batches 2 --name demo $(DEMO)
+	$(BIN)/python main.py compare --name demo --norms bn,ws_gn --micro-batches 2 --dataset shapes \
+	    --num-points 256 --k 10 --emb-dims 256 --epochs 6
 
 test: .venv/ready
 	$(BIN)/python -m pytest

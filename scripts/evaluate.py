@@ -13,6 +13,8 @@ from dgcnn_ws.engine.devices import pick_device
 from dgcnn_ws.engine.evaluation import Scores, evaluate
 from dgcnn_ws.errors import InputError
 
+PICTURES = (".png", ".pdf", ".svg")
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -58,6 +60,11 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"--split {args.split!r} is unknown. Choose one of test, val, train.")
     if args.votes < 1 or args.batch_size < 1:
         raise InputError(f"--votes {args.votes} and --batch-size {args.batch_size} must be at least 1.")
+    if args.plot and args.plot.suffix.lower() not in PICTURES:
+        raise InputError(f"--plot {args.plot} is no picture that can be drawn. End it in {', '.join(PICTURES)}.")
+    for file in (args.json, args.plot):  # before the work, not after it
+        if file and not file.parent.is_dir():
+            raise InputError(f"{file.parent} is not a folder, so {file.name} cannot be written there. Make it first.")
     model, recipe, class_names = restore_model(args.checkpoint)
     dataset = load_dataset(recipe.dataset, args.data_root or recipe.data_root, args.split, recipe.num_points)
     if dataset.class_names != class_names:
@@ -65,7 +72,7 @@ def main(arguments: list[str]) -> None:
             f"{args.checkpoint} was trained on other classes than {recipe.dataset} has at this --data-root."
         )
     if recipe.select == "test":
-        print("This run chose its checkpoint ON THE TEST SET: its test score is not an honest estimate.")
+        print("This run chose its checkpoint ON THE TEST SET and trained on val: no score of it is an honest estimate.")
     device = pick_device(args.device)
     scores = evaluate(model.to(device), dataset, args.batch_size, device, args.votes)
     print(report(scores))

@@ -27,15 +27,17 @@ def parse(arguments: list[str], recipe: Recipe) -> Arguments:
 
 
 def run_name(recipe: Recipe) -> str:
-    return f"{recipe.dataset}-{recipe.preset}-{recipe.norm}-mb{recipe.micro_batch}-seed{recipe.seed}"
+    micro_batch = recipe.micro_batch or recipe.batch_size
+    return f"{recipe.dataset}-{recipe.preset}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}"
 
 
 def main(arguments: list[str]) -> None:
     parsed = parse(arguments, Recipe())
-    recipe = complete(parsed.recipe)
-    folder = parsed.out / (parsed.name or run_name(recipe))
+    folder = parsed.out / (parsed.name or run_name(parsed.recipe))
     if parsed.resume:  # what the user left out is what the run was started with
-        recipe = complete(parse(arguments, from_config(read_json(folder / "config.json"))).recipe)
+        config = folder / "config.json"
+        parsed = parse(arguments, from_config(read_json(config), config))
+    recipe = complete(parsed.recipe)
     print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {recipe.dataset}")
     results = Run(recipe, folder, parsed.resume).train()
     if recipe.select == "test":

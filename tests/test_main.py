@@ -57,11 +57,12 @@ def test_train_then_evaluate(
 def test_resume_keeps_the_runs_own_settings(
     train: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(capsys, *train, "--seed", 3)
+    run(capsys, *train, "--seed", 3, "--batch-size", 9, "--micro-batch", 3)
     (tmp_path / "run/results.json").unlink()
     code, _, err = run(capsys, "train", "--out", tmp_path, "--name", "run", "--resume", "--lr", 0.5)
     assert code == 2 and "was started with --lr" in err
-    code, _, err = run(capsys, "train", "--out", tmp_path, "--name", "run", "--resume")
+    # 3 does not divide the default batch of 32: it is the run's own batch that counts.
+    code, _, err = run(capsys, "train", "--out", tmp_path, "--name", "run", "--resume", "--micro-batch", 3)
     assert code == 0, err
     code, _, err = run(capsys, "train", "--out", tmp_path, "--name", "run", "--resume")
     assert code == 2 and "is finished" in err
@@ -87,6 +88,8 @@ def test_compare_makes_a_table_and_a_picture(
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     assert run(capsys, *command)[0] == 0  # a second time: nothing is trained again
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
+    code, _, err = run(capsys, *command, "--lr", 0.5)  # finished runs of other settings are not taken for these
+    assert code == 2 and "was started with --lr 0.001, not 0.5" in err
 
 
 @pytest.mark.parametrize(
@@ -105,7 +108,12 @@ def test_compare_makes_a_table_and_a_picture(
         (["evaluate", "nothing.pt", "--votes", "0"], "--votes 0"),
         (["compare", "--norms", ","], "--norms ',' is an empty list"),
         (["compare", "--norms", "nope"], "norm 'nope' is unknown"),
+        (["evaluate", "nothing.pt", "--plot", "a.xyz"], "--plot a.xyz is no picture"),
+        (["evaluate", "nothing.pt", "--json", "no/such/a.json"], "no/such is not a folder"),
         (["compare", "--micro-batches", "1,x"], "whole numbers"),
+        (["compare", "--norms", "bn", "--micro-batches", "1"], "BatchNorm head cannot train"),
+        (["compare", "--norm", "gn"], "Use --norms"),
+        (["compare", "--micro-batch", "4"], "Use --micro-batches"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
@@ -150,6 +158,14 @@ def test_an_output_folder_that_cannot_be_written(
     train[train.index("--out") + 1] = tmp_path / "file"
     code, _, err = run(capsys, *train)
     assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder(train: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path.chmod(0o500)
+    code, _, err = run(capsys, *train)
+    tmp_path.chmod(0o700)
+    assert code == 2 and "Permission denied" in err and err.count("\n") == 1
 
 
 def test_a_full_disk_leaves_no_half_written_file(train: list[object], tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def check_file(path: Path, num_points: int) -> int:
                 f"{label.shape}; replace the file."
             )
         if data.shape[1] < num_points:
-            raise InputError(f"{path} stores {data.shape[1]} points a cloud; lower --points from {num_points}.")
+            raise InputError(f"{path} stores {data.shape[1]} points a cloud; lower --num-points from {num_points}.")
         return int(data.shape[0])
 
 
@@ -119,7 +119,7 @@ def read_clouds(files: list[Path], num_points: int, class_names: list[str]) -> t
     counts = [check_file(path, num_points) for path in files]
     if sum(counts) * num_points * 12 > MAX_SPLIT_BYTES:
         raise InputError(
-            f"{files[0].parent}: {sum(counts)} clouds need more than {MAX_SPLIT_BYTES} bytes; lower --points."
+            f"{files[0].parent}: {sum(counts)} clouds need more than {MAX_SPLIT_BYTES} bytes; lower --num-points."
         )
     points = np.empty((sum(counts), num_points, 3), np.float32)
     labels = np.empty(sum(counts), np.int64)

@@ -75,7 +75,6 @@ class HDF5Clouds(PointClouds):
     """
 
     folder: str
-    command: str | None = None  # the name that `python main.py download` knows this data set by
 
     def __init__(
         self,
@@ -114,10 +113,9 @@ class HDF5Clouds(PointClouds):
         """The layout folder at or under `root`; InputError with the ways out where there is none."""
         folder = cls.find(root)
         if folder is None:
-            fetch = f", fetch it with `python main.py download {cls.command}`" if cls.command else ""
             raise InputError(
-                f"{cls.__name__} is not at {Path(root).expanduser() / cls.folder}: say where it is with "
-                f"--data-root{fetch}, or use --dataset shapes, which needs no files."
+                f"{cls.__name__} is not at {Path(root).expanduser() / cls.folder}. Put its folder there, name the "
+                "folder that holds it with --data-root, or use --dataset shapes, which needs no files."
             )
         return folder
 
@@ -126,7 +124,6 @@ class ModelNet40(HDF5Clouds):
     """ModelNet40 as HDF5: 9,840 training and 2,468 test clouds of 40 classes (Wu et al., 2015)."""
 
     folder = "modelnet40" + LAYOUT_SUFFIX
-    command = "modelnet40"
 
 
 class ModelNet10(HDF5Clouds):

@@ -11,11 +11,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from multiprocessing.connection import Connection
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dgcnn_ws import ops
-from dgcnn_ws.engine.devices import peak_memory_bytes
+from dgcnn_ws.engine.devices import peak_memory_bytes, proc_bytes, reset_peak_memory
 from dgcnn_ws.models import DGCNN
 from dgcnn_ws.nn.edge_conv import EdgeConv
 from dgcnn_ws.nn.norm import make_layer, norm_kind
@@ -314,17 +312,8 @@ def free_memory_bytes(device: torch.device) -> int:
     """Return the memory that the device has to spare; the machine's whole memory where it does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    available = _proc_bytes("/proc/meminfo", "MemAvailable")
+    available = proc_bytes("/proc/meminfo", "MemAvailable")
     return available or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _proc_bytes(path: str, field: str) -> int | None:
-    """Return a figure from one of Linux's tables of kilobytes; None on another system."""
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
 
 
 def _peak_above_idle(setting: Setting, implementation: str) -> int:
@@ -333,19 +322,14 @@ def _peak_above_idle(setting: Setting, implementation: str) -> int:
     small = replace(setting, num_points=min(setting.num_points, max(setting.k, 64)))
     make_step(small, implementation)(setting.batch_size)  # what is loaded once is no cloud's memory
     step = make_step(setting, implementation)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        idle = torch.cuda.memory_allocated(device)
-    else:
-        # The peak, VmHWM, starts anew; elsewhere it is the process's own, which is fresh and has done little.
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
-        idle = _proc_bytes("/proc/self/status", "VmRSS") or peak_memory_bytes(device)
+    reset_peak_memory(device)
+    idle = torch.cuda.memory_allocated(device) if device.type == "cuda" else proc_bytes("/proc/self/status", "VmRSS")
+    if idle is None:  # not Linux: the process is fresh and has done little, so its peak is what it holds
+        idle = peak_memory_bytes(device)
     if _seconds(setting, step, setting.batch_size) < LONG:
         step(setting.batch_size)
     _synchronize(setting)
-    peak = None if device.type == "cuda" else _proc_bytes("/proc/self/status", "VmHWM")
-    return (peak or peak_memory_bytes(device)) - idle
+    return peak_memory_bytes(device) - idle
 
 
 def _send_peak(connection: Connection, setting: Setting, implementation: str) -> None:

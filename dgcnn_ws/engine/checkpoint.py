@@ -27,6 +27,9 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = str(path)  # the name that the user knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -80,7 +83,7 @@ def restore_model(path: Path) -> tuple[nn.Module, Recipe, list[str]]:
     Raises InputError as `load_checkpoint` does, and where weights and settings disagree.
     """
     content = load_checkpoint(path)
-    recipe = from_config(content["config"])
+    recipe = from_config(content["config"], path)
     num_classes = len(content["class_names"])
     # First without memory: settings that do not match the weights could ask for any amount of it.
     with torch.device("meta"):

@@ -4,6 +4,7 @@ import platform
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,31 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def proc_bytes(path: str, field: str) -> int | None:
+    """Return a figure from one of Linux's tables of kilobytes; None on another system."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_bytes` begin anew, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the most memory taken so far: on the device for CUDA, by the whole process on the CPU."""
+    """Return the most memory held since `reset_peak_memory`: on the device for CUDA, by the process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    peak = proc_bytes("/proc/self/status", "VmHWM")
+    if peak is not None:
+        return peak
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

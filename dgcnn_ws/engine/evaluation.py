@@ -58,12 +58,14 @@ def evaluate(
     """
     model.eval()
     confusion = MulticlassConfusionMatrix(dataset.num_classes).to(device)
-    generator = torch.Generator(device).manual_seed(seed)
+    # All drawn at once, where the clouds lie: the batch size does not change a cloud's copies.
+    generator = torch.Generator(dataset.points.device).manual_seed(seed)
+    scales = uniform(dataset.points, (votes, len(dataset), 1, 3), 2 / 3, 3 / 2, generator)
+    scales[0] = 1
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    for points, labels in Loader(dataset, batch_size, device):
+    for batch, (points, labels) in enumerate(Loader(dataset, batch_size, device)):
         probabilities = torch.zeros((), device=device)
-        for vote in range(votes):
-            scale = uniform(points, (len(points), 1, 3), 2 / 3, 3 / 2, generator) if vote else 1
+        for scale in scales[:, batch * batch_size : (batch + 1) * batch_size].to(device):
             probabilities = probabilities + model((points * scale).transpose(1, 2)).float().softmax(1)
         log_probabilities = (probabilities / votes).clamp_min(torch.finfo(torch.float32).tiny).log()
         loss += F.nll_loss(log_probabilities, labels, reduction="sum")

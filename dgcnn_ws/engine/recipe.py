@@ -192,20 +192,26 @@ def as_config(recipe: Recipe) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(recipe).items()}
 
 
-def from_config(config: dict[str, Any]) -> Recipe:
-    """Return the recipe that `as_config` wrote. Raises InputError where a setting is missing or of another type."""
+def from_config(config: Any, source: Path) -> Recipe:
+    """Return the recipe that `as_config` wrote and `source` held; nothing about `config` is trusted.
+
+    Raises InputError, which names `source`, where a setting is missing, of another type or out of range.
+    """
     values: dict[str, Any] = {}
     for name, example in _EXAMPLE.items():
-        if name not in config:
-            raise InputError(f"the stored settings lack {name!r}: they are not from this program, or too old.")
+        if not isinstance(config, dict) or name not in config:
+            raise InputError(f"the settings in {source} lack {name!r}: they are not from this program, or too old.")
         value, expected = config[name], type(example)
         if expected is float and type(value) is int:
             value = float(value)
         if type(value) is not expected:
-            raise InputError(f"the stored setting {name!r} is {value!r}, not of type {expected.__name__}.")
+            raise InputError(f"the setting {name!r} in {source} is {value!r}, not of type {expected.__name__}.")
         values[name] = Path(value) if name == "data_root" else value
     recipe = Recipe(**values)
-    _check(recipe)
+    try:
+        _check(recipe)
+    except InputError as error:
+        raise InputError(f"a setting in {source} is wrong: {error}") from error
     return recipe
 
 
@@ -214,6 +220,7 @@ _EXAMPLE = as_config(complete(Recipe()))
 
 def build_model(recipe: Recipe, num_classes: int) -> torch.nn.Module:
     """Return the recipe's network, its weights drawn from torch's global generator."""
+    assert recipe.groups is not None
     return MODELS[recipe.preset](
         num_classes,
         recipe.k,

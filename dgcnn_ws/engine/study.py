@@ -7,7 +7,7 @@ from typing import Any
 
 from dgcnn_ws.engine.checkpoint import read_json
 from dgcnn_ws.engine.recipe import Recipe, complete
-from dgcnn_ws.engine.training import Run
+from dgcnn_ws.engine.training import Run, check_settings
 from dgcnn_ws.errors import InputError
 
 
@@ -32,7 +32,7 @@ def make_grid(
 ) -> list[Cell]:
     """Return every combination; a head norm `default` is each norm's own.
 
-    Raises InputError for a setting that is wrong in every cell; one that fits some cells only becomes their refusal.
+    Raises InputError for a setting that is wrong in every cell; one that is wrong in some becomes their refusal.
     """
     cells: list[Cell] = []
     for norm in norms:
@@ -47,19 +47,24 @@ def make_grid(
                     cells.append(Cell(norm, recipes[0].head_norm or "", micro_batch, recipes))
                 except InputError as error:
                     cells.append(Cell(norm, head_norm, micro_batch, refusal=str(error)))
+    if not any(cell.recipes for cell in cells):
+        raise InputError(cells[0].refusal)
     return cells
 
 
 def run_study(cells: list[Cell], study: Path) -> list[dict[str, Any]]:
-    """Train what is not trained yet, resume what was interrupted, and return one summary a cell."""
-    total = sum(len(cell.recipes) for cell in cells)
-    done = 0
-    for cell in cells:
-        for recipe, folder in zip(cell.recipes, cell.folders(study), strict=True):
-            done += 1
-            if not (folder / "results.json").exists():
-                print(f"run {done} of {total}: {folder.name}", flush=True)
-                Run(recipe, folder, resume=(folder / "config.json").exists()).train()
+    """Train what is not trained yet, resume what was interrupted, and return one summary a cell.
+
+    Raises InputError where a folder holds a run of other settings: a table must not mix them.
+    """
+    runs = [run for cell in cells for run in zip(cell.recipes, cell.folders(study), strict=True)]
+    for recipe, folder in runs:  # all of them, before hours go into the first
+        if (folder / "config.json").exists():
+            check_settings(recipe, folder)
+    for number, (recipe, folder) in enumerate(runs, 1):
+        if not (folder / "results.json").exists():
+            print(f"run {number} of {len(runs)}: {folder.name}", flush=True)
+            Run(recipe, folder, resume=(folder / "config.json").exists()).train()
     return [summarize(cell, study) for cell in cells]
 
 
@@ -70,6 +75,7 @@ def summarize(cell: Cell, study: Path) -> dict[str, Any]:
         "head_norm": cell.head_norm,
         "micro_batch": cell.micro_batch,
         "refusal": cell.refusal,
+        "selected_on": cell.recipes[0].select if cell.recipes else None,
     }
     results = [read_json(folder / "results.json") for folder in cell.folders(study)]
     summary["runs"] = [str(folder) for folder in cell.folders(study)]
@@ -92,8 +98,9 @@ def _percent(score: dict[str, Any]) -> str:
 
 def markdown_table(summaries: list[dict[str, Any]]) -> str:
     """Return the study as a Markdown table, accuracies in % on the test set."""
+    chosen = "ON THE TEST SET" if any(row["selected_on"] == "test" for row in summaries) else "on validation"
     lines = [
-        "| norm | head | micro-batch | OA, chosen on validation | mAcc | OA, last | runs | seconds a run |",
+        f"| norm | head | micro-batch | OA, chosen {chosen} | mAcc | OA, last | runs | seconds a run |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in summaries:

@@ -35,7 +35,7 @@ from dgcnn_ws.engine.checkpoint import (
     save_checkpoint,
     write_json,
 )
-from dgcnn_ws.engine.devices import describe_environment, peak_memory_bytes, pick_device
+from dgcnn_ws.engine.devices import describe_environment, peak_memory_bytes, pick_device, reset_peak_memory
 from dgcnn_ws.engine.evaluation import evaluate
 from dgcnn_ws.engine.recipe import (
     PLACES,
@@ -97,6 +97,18 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def check_settings(recipe: Recipe, folder: Path) -> None:
+    """Raise InputError where the run in `folder` was started with other settings than `recipe`."""
+    config = folder / "config.json"
+    stored, given = as_config(from_config(read_json(config), config)), as_config(recipe)
+    for name in given:
+        if name not in PLACES and stored[name] != given[name]:
+            raise InputError(
+                f"{folder} was started with --{name.replace('_', '-')} {stored[name]}, not {given[name]}. "
+                "Go on with its own settings, or choose another --name."
+            )
+
+
 class Run:
     """One training run: its folder, network, optimizer and place.
 
@@ -115,7 +127,9 @@ class Run:
         if recipe.precision == "16" and self.device.type == "cpu":
             raise InputError("--precision 16 needs a CUDA device. Use --precision bf16 or 32.")
         if resume:
-            self._check_settings()
+            check_settings(recipe, folder)
+            if (folder / "results.json").exists():
+                raise InputError(f"{folder} is finished: its results are in results.json. There is nothing to resume.")
         elif (folder / "config.json").exists():
             raise InputError(f"{folder} already holds a run. Continue it with --resume, or choose another --name.")
 
@@ -150,6 +164,7 @@ class Run:
     def train(self) -> dict[str, Any]:
         """Train to the end and return what `results.json` then holds. Raises Interrupted when asked to stop."""
         self._open_folder()
+        reset_peak_memory(self.device)
         assert self.recipe.epochs is not None
         total = self.recipe.epochs * len(self.loader) * self.recipe.batch_size
         done = self.progress.step * self.recipe.batch_size
@@ -166,7 +181,7 @@ class Run:
                     self._save("last.pt")
                     raise Interrupted(
                         f"stopped after step {self.progress.step} of {self.recipe.epochs * len(self.loader)}; the "
-                        "place is saved. Go on with the same command and --resume.",
+                        "place is saved. Go on with the same command (train: add --resume).",
                         requests[0],
                     )
         return self._finish()
@@ -216,21 +231,25 @@ class Run:
         self.optimizer.zero_grad()
 
     def _read_sums(self) -> None:
-        """Move the device's sums into the progress; a loss that is no number ends the run."""
+        """Move the device's sums into the progress."""
         loss, correct = self.sums.tolist()
         self.sums.zero_()
-        if not math.isfinite(loss):
-            raise InputError(
-                f"the training loss became {loss} around step {self.progress.step}. {self.folder / 'last.pt'} is "
-                "from before. Lower --lr, or add --warmup-epochs."
-            )
+        self._require_finite("training loss", loss)
         self.progress.loss_sum += loss
         self.progress.num_correct += int(correct)
+
+    def _require_finite(self, name: str, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the {name} became {loss} around step {self.progress.step} of {self.folder}. "
+                "Lower --lr or add --warmup-epochs, under another --name."
+            )
 
     def _finish_epoch(self, bar: "tqdm[Any]", board: SummaryWriter) -> None:
         """Score the selection split, write the epoch's line, keep the checkpoints."""
         progress, epoch = self.progress, self.epoch
         scores = evaluate(self.model, self.select_set, EVAL_BATCH, self.device)
+        self._require_finite("validation loss", scores.loss)
         clouds = len(self.loader) * self.recipe.batch_size
         metrics = {
             "epoch": epoch,
@@ -281,17 +300,6 @@ class Run:
         return results
 
     # --- the run's folder ---
-
-    def _check_settings(self) -> None:
-        stored, given = as_config(from_config(read_json(self.folder / "config.json"))), as_config(self.recipe)
-        for name in given.keys() - set(PLACES):
-            if stored[name] != given[name]:
-                raise InputError(
-                    f"{self.folder} was started with --{name.replace('_', '-')} {stored[name]}, not {given[name]}. "
-                    "Resume it with its own settings, or choose another --name."
-                )
-        if (self.folder / "results.json").exists():
-            raise InputError(f"{self.folder} is finished: its results are in results.json. There is nothing to resume.")
 
     def _open_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

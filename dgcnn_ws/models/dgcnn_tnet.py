@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from dgcnn_ws import ops
+from dgcnn_ws.errors import InputError
 from dgcnn_ws.models.head import Head
 from dgcnn_ws.nn.edge_conv import EdgeConv, edge_features
 from dgcnn_ws.nn.global_feature import GlobalFeature
-from dgcnn_ws.nn.norm import make_layer
+from dgcnn_ws.nn.norm import make_layer, norm_kind
 
 BATCH_NORM_EPS, GROUP_NORM_EPS = 1e-3, 1e-5
 
@@ -58,9 +59,10 @@ class DGCNNTNet(nn.Module):
 
     T-Net, then EdgeConvs with ReLU and bias, each on its own graph, a shared convolution, maximum over the points,
     512 and 256 hidden units with dropout 0.5. BatchNorm has eps 1e-3 there, group norm 16 groups and eps 1e-5.
-    Arguments and errors as for `DGCNN`; `in_channels` is 3, since the T-Net aligns coordinates.
+    The fully connected layers had the same norm (`head_norm` `gn` or `bn`); left out, it is the norm's default here.
+    Arguments and errors as for `DGCNN`; the first 3 of `in_channels` are the coordinates that the T-Net aligns.
 
-    Shapes: (B, 3, N) -> (B, num_classes).
+    Shapes: (B, in_channels, N) -> (B, num_classes).
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class DGCNNTNet(nn.Module):
         head_norm: str | None = None,
         backend: str = "auto",
         *,
+        in_channels: int = 3,
         widths: tuple[int, ...] = (64, 64, 64, 128),
         emb_dims: int = 1024,
         hidden: tuple[int, ...] = (512, 256),
@@ -78,12 +81,14 @@ class DGCNNTNet(nn.Module):
         groups: int = 16,
     ) -> None:
         super().__init__()
-        eps = BATCH_NORM_EPS if norm in ("bn", "ws_bn") else GROUP_NORM_EPS
+        if in_channels < 3:
+            raise InputError(f"in_channels={in_channels}, but the T-Net aligns 3 coordinates. Use 3 or more, or DGCNN.")
+        eps = BATCH_NORM_EPS if norm_kind(norm).uses_batch_statistics else GROUP_NORM_EPS
         self.k = k
         self.tnet = TNet(norm, head_norm, backend, groups, eps)
         self.edge_convs = nn.ModuleList(
             EdgeConv(c_in, c_out, k, norm, backend, groups=groups, act=nn.ReLU(), bias=True, eps=eps)
-            for c_in, c_out in zip((3, *widths), widths, strict=False)
+            for c_in, c_out in zip((in_channels, *widths), widths, strict=False)
         )
         self.global_feature = GlobalFeature(
             sum(widths),
@@ -111,8 +116,11 @@ class DGCNNTNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        transform = self.tnet(x, ops.knn(x.transpose(1, 2), self.k))
-        x = torch.bmm(transform.transpose(1, 2), x)  # each point p becomes p T
+        points = x[:, :3]
+        transform = self.tnet(points, ops.knn(points.transpose(1, 2), self.k))
+        # Each point p becomes p T. No matrix product: autocast would round coordinates, and so pick other neighbours.
+        aligned = (transform.unsqueeze(3) * points.unsqueeze(2)).sum(1)  # (B, 3, 3, N) -> (B, 3, N)
+        x = torch.cat([aligned, x[:, 3:]], dim=1)
         features = []
         for edge_conv in self.edge_convs:
             x = edge_conv(x)

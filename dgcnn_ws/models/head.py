@@ -5,13 +5,13 @@ from torch import Tensor, nn
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.norm import RunningStandardization, make_layer, norm_kind
 
-HEAD_NORMS = {
-    "bn": "batch norm after each hidden layer; cannot train on one cloud at a time",
-    "gn": "group norm after each hidden layer",
-    "ln": "layer norm on each half (max, mean) of the pooled vector; none after",
-    "est": "the pooled vector standardized by running estimates; none after",
-    "none": "no norm",
-}
+HEAD_NORMS = (
+    "bn",  # batch norm after each hidden layer; cannot train on one cloud at a time
+    "gn",  # group norm after each hidden layer
+    "ln",  # layer norm on each part (max, mean) of the pooled vector; none after
+    "est",  # the pooled vector standardized by running estimates; none after
+    "none",
+)
 
 
 def default_head_norm(norm: str) -> str:
@@ -72,7 +72,7 @@ class Head(nn.Module):
     ) -> list[nn.Module]:
         if head_norm not in ("bn", "gn"):
             return [nn.Linear(in_features, width)]
-        word = f"ws_{head_norm}" if norm.startswith("ws_") else head_norm
+        word = f"ws_{head_norm}" if norm_kind(norm).standardized else head_norm
         return list(make_layer(word, in_features, width, bias=bias, groups=groups, eps=eps, dims=0))
 
     def forward(self, pooled: Tensor) -> Tensor:

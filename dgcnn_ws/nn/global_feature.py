@@ -45,11 +45,14 @@ class GlobalFeature(nn.Module):
         slope = negative_slope(self.act)
         if self.backend == "reference" or slope is None:
             features = self.act(self.norm(self.conv(x)))  # (B, emb_dims, N)
-            maximum, mean = features.max(dim=2).values, features.mean(dim=2)
+            pooled = [features.max(dim=2).values]
+            if self.mean_pool:
+                pooled.append(features.mean(dim=2))
         else:
             y = ops.linear(x.transpose(1, 2), effective_weight(self.conv).squeeze(2), self.conv.bias)
             extreme, y_mean, y_var = ops.column_moments(y, affine_sign(self.norm))
             scale, shift = affine_from_moments(self.norm, y_mean, y_var, x.shape[2])
-            maximum = F.leaky_relu(scale * extreme + shift, slope)
-            mean = ops.mean_act(y, scale, shift, slope) if self.mean_pool else None
-        return torch.cat([maximum, mean], dim=1) if self.mean_pool else maximum
+            pooled = [F.leaky_relu(scale * extreme + shift, slope)]
+            if self.mean_pool:
+                pooled.append(ops.mean_act(y, scale, shift, slope))
+        return torch.cat(pooled, dim=1)

@@ -176,6 +176,7 @@ class NormKind:
 
     layers: tuple[Callable[..., Layer], ...]
     norm: NormFactory
+    standardized: bool
     uses_batch_statistics: bool = False
 
 
@@ -183,11 +184,11 @@ _PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _STANDARDIZED = (WSLinear, WSConv1d, WSConv2d)
 
 NORMS = {
-    "ws_gn": NormKind(_STANDARDIZED, _group_norm),
-    "gn": NormKind(_PLAIN, _group_norm),
-    "ws_bn": NormKind(_STANDARDIZED, _batch_norm, uses_batch_statistics=True),
-    "bn": NormKind(_PLAIN, _batch_norm, uses_batch_statistics=True),
-    "ws_bcn": NormKind(_STANDARDIZED, _batch_channel_norm),
+    "ws_gn": NormKind(_STANDARDIZED, _group_norm, standardized=True),
+    "gn": NormKind(_PLAIN, _group_norm, standardized=False),
+    "ws_bn": NormKind(_STANDARDIZED, _batch_norm, standardized=True, uses_batch_statistics=True),
+    "bn": NormKind(_PLAIN, _batch_norm, standardized=False, uses_batch_statistics=True),
+    "ws_bcn": NormKind(_STANDARDIZED, _batch_channel_norm, standardized=True),
 }
 
 

@@ -70,7 +70,7 @@ def test_the_split_depends_on_its_seed_alone(root: Path) -> None:
     ("options", "message"),
     [
         ({"split": "dev"}, "no split 'dev'"),
-        ({"num_points": 33}, "stores 32 points a cloud; lower --points from 33"),
+        ({"num_points": 33}, "stores 32 points a cloud; lower --num-points from 33"),
         ({"num_points": 0}, "at least 1 point"),
         ({"split": "val", "val_fraction": 0.0}, "between 0 and 1"),
         ({"split": "val", "split_seed": -1}, "must not be negative"),
@@ -86,7 +86,7 @@ def test_missing_folder_names_the_path_and_the_ways_out(tmp_path: Path) -> None:
         ModelNet40(tmp_path, "test", num_points=4)
     message = str(error.value)
     assert "\n" not in message
-    for words in (str(tmp_path / FOLDER), "--data-root", "main.py download modelnet40", "--dataset shapes"):
+    for words in (str(tmp_path / FOLDER), "--data-root", "--dataset shapes"):
         assert words in message
 
 

@@ -57,3 +57,5 @@ def test_votes_average_probabilities_and_repeat_exactly(easy_root: Path) -> None
     single, voted, again = (evaluate(model, dataset, 4, CPU, votes).loss for votes in (1, 3, 3))
     assert voted == again
     assert voted != single
+    for size in (1, 11):
+        assert evaluate(model, dataset, size, CPU, 3).loss == pytest.approx(voted, rel=1e-5)

@@ -1,6 +1,7 @@
 """Settings: what presets fill in, the schedules' published numbers, and every refusal."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,8 @@ from dgcnn_ws.engine.recipe import (
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.models import DGCNN, DGCNNTNet
 from dgcnn_ws.nn.norm import NORMS
+
+SOURCE = Path("a/config.json")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -99,13 +102,15 @@ def test_bn_in_the_body_trains_at_micro_batch_1_with_a_safe_head() -> None:
 def test_config_round_trip_and_damage() -> None:
     recipe = complete(Recipe(lr=1.0, warmup_epochs=1))
     config = as_config(recipe)
-    assert from_config(config) == recipe
+    assert from_config(config, SOURCE) == recipe
     for name, value in (("k", "20"), ("lr", None), ("norm", "nope"), ("norm", 3)):
         with pytest.raises(InputError, match=name):
-            from_config(config | {name: value})
+            from_config(config | {name: value}, SOURCE)
     del config["groups"]
     with pytest.raises(InputError, match="groups"):
-        from_config(config)
+        from_config(config, SOURCE)
+    with pytest.raises(InputError, match=r"a/config\.json lack"):
+        from_config([1, 2], SOURCE)
 
 
 def test_builds_what_it_says() -> None:

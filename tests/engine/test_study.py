@@ -29,6 +29,11 @@ def test_a_word_that_is_wrong_everywhere_is_an_error(change: dict[str, list[str]
         make_grid(Recipe(), grid["norms"], grid["head_norms"], [2], [0])
 
 
+def test_a_grid_in_which_nothing_can_train_is_an_error() -> None:
+    with pytest.raises(InputError, match="BatchNorm head cannot train"):
+        make_grid(Recipe(), ["bn", "ws_bn"], ["default"], [1], [0])
+
+
 def test_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> None:
     (cell,) = make_grid(Recipe(), ["ws_gn"], ["default"], [2], [0, 1, 2])
     for folder, accuracy in zip(cell.folders(tmp_path), (0.8, 0.9, 1.0), strict=True):
@@ -41,3 +46,5 @@ def test_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> None:
     assert summary["best_overall_accuracy"]["std"] == pytest.approx(0.1)  # over n - 1
     assert summary["last_mean_class_accuracy"]["std"] == pytest.approx(0.05)
     assert "| `ws_gn` | est | 2 | 90.0 ± 10.0 | 45.0 ± 5.0 | 90.0 ± 10.0 | 3 | 60 |" in markdown_table([summary])
+    assert "chosen on validation" in markdown_table([summary])
+    assert "chosen ON THE TEST SET" in markdown_table([summary | {"selected_on": "test"}])

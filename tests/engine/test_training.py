@@ -161,6 +161,13 @@ def test_a_loss_that_is_no_number_ends_the_run(recipe: Recipe, tmp_path: Path) -
         run.model.head.layers[-1].weight.fill_(float("inf"))
     with pytest.raises(InputError, match=r"loss became nan.*Lower --lr"):
         run.train()
+    assert not (tmp_path / "run/last.pt").exists()
+
+
+def test_trains_in_bfloat16(recipe: Recipe, tmp_path: Path) -> None:
+    results = Run(replace(recipe, precision="bf16", epochs=1), tmp_path / "run", quiet=True).train()
+    assert results["last"]["num_clouds"] == 11
+    assert {value.dtype for name, value in weights(tmp_path / "run").items() if "weight" in name} == {torch.float32}
 
 
 def test_a_batch_larger_than_the_set(recipe: Recipe, tmp_path: Path) -> None:

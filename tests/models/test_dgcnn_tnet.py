@@ -84,6 +84,26 @@ def test_tnet_aligns_the_points() -> None:
         torch.testing.assert_close(out, model((x.transpose(1, 2) @ T).transpose(1, 2)))
 
 
+def test_coordinates_keep_their_bits_under_autocast() -> None:
+    model, x, seen = network("gn").float().eval(), clouds(2).float(), []
+    nn.init.zeros_(model.tnet.head.layers[-1].weight)  # the identity
+    model.edge_convs[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(x)
+    assert torch.equal(seen[0], x)
+
+
+def test_more_channels_than_coordinates() -> None:
+    model = DGCNNTNet(7, norm="gn", in_channels=5, **SMALL).eval()
+    x = torch.randn(2, 5, 12)
+    out = model(x)
+    assert out.shape == (2, 7)
+    x[:, 3:] = 0
+    assert not torch.allclose(model(x), out), "the other channels count"
+    with pytest.raises(InputError, match="in_channels=2, but the T-Net aligns 3 coordinates"):
+        DGCNNTNet(in_channels=2)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_symmetries_in_eval_mode(norm: str) -> None:
     model, x = network(norm).eval(), clouds(3)

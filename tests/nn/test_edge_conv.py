@@ -133,13 +133,14 @@ def test_backends_agree_on_output_gradients_and_statistics(
 
 
 @pytest.mark.parametrize("batch, points, k", [(1, 9, 1), (1, 9, 2), (3, 9, 9), (2, 1, 1), (2, 33, 21)])
-@pytest.mark.parametrize("norm", ["ws_gn", "ws_bcn", "bn"])
-def test_backends_agree_on_a_given_graph(norm: str, batch: int, points: int, k: int) -> None:
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm", NORMS)
+def test_backends_agree_on_a_given_graph(norm: str, training: bool, batch: int, points: int, k: int) -> None:
     x, idx = cloud(batch, points), graph(batch, points, k)
-    expected = step(block(norm, "reference"), x, idx)
-    assert_same(step(block(norm, "fused"), x, idx), expected, 1e-9)
-    assert_same(step(block(norm, "fused"), x, idx.int()), expected, 1e-9)
-    assert_same(step(block(norm, "auto"), x, idx), expected, 1e-9)
+    expected = step(block(norm, "reference").train(training), x, idx)
+    assert_same(step(block(norm, "fused").train(training), x, idx), expected, 1e-9)
+    assert_same(step(block(norm, "fused").train(training), x, idx.int()), expected, 1e-9)
+    assert_same(step(block(norm, "auto").train(training), x, idx), expected, 1e-9)
 
 
 @pytest.mark.parametrize("copies", [2, 12])
