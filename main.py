@@ -1,7 +1,12 @@
 """The command line: `python main.py COMMAND --help` explains each command."""
 
 import importlib
+import os
 import sys
+
+# Read when torch is imported: its threads otherwise spin for milliseconds after each operator, on the cores that
+# the project's own threads then need (docs/PERFORMANCE.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 COMMANDS = {
     "train": "train a network on ModelNet, or on the built-in shapes",
