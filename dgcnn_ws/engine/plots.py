@@ -37,7 +37,7 @@ def draw_confusion(confusion: list[list[int]], class_names: list[str], path: Pat
         colour = "white" if shares[i, j] > 0.5 else "black"
         axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=6, color=colour)
     accuracy = np.trace(counts) / counts.sum()
-    axes.set_title(f"overall accuracy {accuracy:.1%} of {counts.sum():,} clouds", fontsize=10)
+    axes.set_title(f"overall accuracy {accuracy:.2%} of {counts.sum():,} clouds", fontsize=10)
     save(figure, path)
 
 
@@ -48,11 +48,11 @@ def draw_training(metrics: Path, path: Path) -> None:
     split = {"val": "validation", "test": "test"}[lines[0]["selected_on"]]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(epochs, [line["train_loss"] for line in lines], label="train (smoothed labels)")
-    left.plot(epochs, [line["loss"] for line in lines], label=split)
+    left.plot(epochs, [line["train_loss"] for line in lines], label="train (smoothed labels)", marker=".")
+    left.plot(epochs, [line["loss"] for line in lines], label=split, marker=".")
     left.set_ylabel("cross entropy")
-    right.plot(epochs, [100 * line["train_accuracy"] for line in lines], label="train")
-    right.plot(epochs, [100 * line["overall_accuracy"] for line in lines], label=split)
+    right.plot(epochs, [100 * line["train_accuracy"] for line in lines], label="train", marker=".")
+    right.plot(epochs, [100 * line["overall_accuracy"] for line in lines], label=split, marker=".")
     right.set_ylabel("overall accuracy (%)")
     for axes in (left, right):
         axes.set_xlabel("epoch")

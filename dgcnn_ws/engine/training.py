@@ -171,7 +171,7 @@ class Run:
         with (
             stop_requests() as requests,
             SummaryWriter(str(self.folder)) as board,
-            tqdm(total=total, initial=done, unit=" clouds", disable=self.quiet, dynamic_ncols=True) as bar,
+            tqdm(total=total, initial=done, unit=" clouds", disable=self.quiet or None, dynamic_ncols=True) as bar,
         ):
             while self.epoch < self.recipe.epochs:
                 self._train_epoch(bar, requests)
