@@ -177,8 +177,9 @@ class Run:
                 self._train_epoch(bar, requests)
                 if self.progress.step % len(self.loader) == 0:
                     self._finish_epoch(bar, board)
-                if requests:
+                else:  # asked to stop within the epoch
                     self._save("last.pt")
+                if requests:
                     raise Interrupted(
                         f"stopped after step {self.progress.step} of {self.recipe.epochs * len(self.loader)}; the "
                         "place is saved. Go on with the same command (train: add --resume).",
