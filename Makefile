@@ -13,7 +13,7 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/ready
-	$(BIN)/python main.py compare --name demo --norms bn,ws_gn --micro-batches 2 --dataset shapes \
+	$(BIN)/python main.py compare --name demo --norms bn,ws_gn --micro-batches 2,32 --seeds 1 --jobs 2 --dataset shapes \
 	    --num-points 256 --k 10 --emb-dims 256 --epochs 6
 
 test: .venv/ready

@@ -68,28 +68,43 @@ def test_resume_keeps_the_runs_own_settings(
     assert code == 2 and "is finished" in err
 
 
-def test_compare_makes_a_table_and_a_picture(
+def test_compare_makes_a_table_and_pictures(
     easy_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grid = ["--norms", "bn,ws_gn", "--micro-batches", "1,8", "--seeds", 2, "--epochs", 1]
+    grid = ["--norms", "bn,ws_gn", "--micro-batches", "1,8", "--seeds", 2, "--epochs", 1, "--jobs", 2]
     command = ["compare", *SMALL, *grid, "--data-root", easy_root, "--out", tmp_path]
-    code, out, err = run(capsys, *command)
+    code, out, err = run(capsys, *command, "--search", "adam:1e-3,sgd:1e20", "--report", tmp_path / "a.html")
     assert code == 0, err
-    assert "| `bn` | default | 1 | cannot train: a BatchNorm head" in out
+    assert "| `bn` | bn | 1 | cannot train: a BatchNorm head" in out
+    assert "| `ws_gn` | est | adam | 0.001 | **" in out and "failed: the training loss became" in out
     study = json.loads((tmp_path / "study/study.json").read_text())
-    assert [(row["norm"], row["micro_batch"], len(row["runs"])) for row in study] == [
-        ("bn", 1, 0), ("bn", 8, 2), ("ws_gn", 1, 2), ("ws_gn", 8, 2),
+    assert [(row["norm"], row["micro_batches"], len(row["runs"])) for row in study["cells"]] == [
+        ("bn", [1], 0), ("bn", [8], 2), ("ws_gn", [1, 8], 2),
     ]  # fmt: skip
-    for row in study[1:]:
+    for row in study["cells"][1:]:
         values = [json.loads((Path(f) / "results.json").read_text())["best"]["overall_accuracy"] for f in row["runs"]]
         assert row["best_overall_accuracy"]["mean"] == pytest.approx(sum(values) / 2)
         assert row["best_overall_accuracy"]["std"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
-    assert (tmp_path / "study/study.png").read_bytes().startswith(b"\x89PNG")
+    assert "test" not in json.loads((tmp_path / "study/search/bn-bn-adam-0.001/results.json").read_text())
+    for picture in ("study.png", "cost.png"):
+        assert (tmp_path / "study" / picture).read_bytes().startswith(b"\x89PNG")
+    assert "data:image/png;base64," in (tmp_path / "a.html").read_text()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     assert run(capsys, *command)[0] == 0  # a second time: nothing is trained again
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     code, _, err = run(capsys, *command, "--lr", 0.5)  # finished runs of other settings are not taken for these
     assert code == 2 and "was started with --lr 0.001, not 0.5" in err
+    (tmp_path / "study/bn-bn-mb8-seed0/results.json").write_text('{"seconds"')
+    code, _, err = run(capsys, *command)
+    assert code == 2 and "is damaged" in err and err.count("\n") == 1
+
+
+def test_compare_says_which_runs_failed(easy_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = ["--norms", "ws_gn", "--micro-batches", "8", "--seeds", 1, "--epochs", 1, "--lr", "1e20"]
+    code, out, err = run(capsys, "compare", *SMALL, *grid, "--data-root", easy_root, "--out", tmp_path)
+    assert code == 2
+    assert "| `ws_gn` | est | 8 | failed: the training loss became" in out
+    assert err.startswith("error: 1 of 1 runs failed") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -113,6 +128,12 @@ def test_compare_makes_a_table_and_a_picture(
         (["compare", "--micro-batches", "1,x"], "whole numbers"),
         (["compare", "--norms", "bn", "--micro-batches", "1"], "BatchNorm head cannot train"),
         (["compare", "--norm", "gn"], "Use --norms"),
+        (["compare", "--seeds", "0"], "--seeds is 0"),
+        (["compare", "--jobs", "0"], "--jobs is 0"),
+        (["compare", "--search", "adam:fast"], "--search 'adam:fast' is no trial"),
+        (["compare", "--search", "newton:1"], "--search 'newton:1' is no trial"),
+        (["compare", "--report", "no/such/a.html"], "no/such is not a folder"),
+        (["compare", "--dataset", "modelnet40", "--data-root", "nowhere"], "modelnet40_ply_hdf5_2048"),
         (["compare", "--micro-batch", "4"], "Use --micro-batches"),
     ],
 )

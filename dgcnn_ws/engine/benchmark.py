@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dgcnn_ws import ops
-from dgcnn_ws.engine.devices import peak_memory_bytes, proc_bytes, reset_peak_memory
+from dgcnn_ws.engine.devices import memory_bytes, peak_memory_bytes, proc_bytes, reset_peak_memory
 from dgcnn_ws.models import DGCNN
 from dgcnn_ws.nn.edge_conv import EdgeConv
 from dgcnn_ws.nn.norm import make_layer, norm_kind
@@ -323,9 +323,7 @@ def _peak_above_idle(setting: Setting, implementation: str) -> int:
     make_step(small, implementation)(setting.batch_size)  # what is loaded once is no cloud's memory
     step = make_step(setting, implementation)
     reset_peak_memory(device)
-    idle = torch.cuda.memory_allocated(device) if device.type == "cuda" else proc_bytes("/proc/self/status", "VmRSS")
-    if idle is None:  # not Linux: the process is fresh and has done little, so its peak is what it holds
-        idle = peak_memory_bytes(device)
+    idle = memory_bytes(device)
     if _seconds(setting, step, setting.batch_size) < LONG:
         step(setting.batch_size)
     _synchronize(setting)

@@ -35,6 +35,14 @@ def proc_bytes(path: str, field: str) -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
 
 
+def memory_bytes(device: torch.device) -> int:
+    """Return the memory held now: on the device for CUDA, by the process on the CPU (its peak so far off Linux)."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    resident = proc_bytes("/proc/self/status", "VmRSS")
+    return peak_memory_bytes(device) if resident is None else resident
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Let `peak_memory_bytes` begin anew, where the system can."""
     if device.type == "cuda":

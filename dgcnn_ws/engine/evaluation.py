@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from dgcnn_ws.datasets import PointClouds
@@ -72,3 +73,38 @@ def evaluate(
         confusion.update(log_probabilities, labels)
     matrix = confusion.compute().cpu()
     return scores_from_confusion(matrix, dataset.class_names, loss.item() / len(dataset))
+
+
+def uses_batch_statistics(model: nn.Module) -> bool:
+    """Whether `model` has batch norms, which see the whole batch in training."""
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+@torch.inference_mode()
+def evaluate_by_batch_statistics(
+    model: nn.Module, dataset: PointClouds, batch_size: int, device: torch.device, seed: int = 0
+) -> Scores:
+    """Score `model` with every batch norm using the batch it sees, as in training, and not its running statistics.
+
+    Where this score is high and `evaluate`'s low, training went well and the running statistics do not fit.
+
+    Args:
+        batch_size: clouds in a batch, which are drawn at random: the micro-batch of the training.
+        seed: of that draw.
+    """
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.train()
+            module.momentum = 0.0  # the running statistics stay
+    confusion = MulticlassConfusionMatrix(dataset.num_classes).to(device)
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    for chosen in order.split(batch_size):
+        # An incomplete last batch is filled up with other clouds, whose logits do not count.
+        filled = torch.cat([chosen, order])[:batch_size]
+        logits = model(dataset.points[filled].to(device).transpose(1, 2))[: len(chosen)].float()
+        labels = dataset.labels[chosen].to(device)
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+        confusion.update(logits, labels)
+    return scores_from_confusion(confusion.compute().cpu(), dataset.class_names, loss.item() / len(dataset))

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -59,37 +58,6 @@ def draw_training(metrics: Path, path: Path) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    save(figure, path)
-
-
-def draw_study(summaries: list[dict[str, Any]], runs: dict[str, list[Path]], title: str, path: Path) -> None:
-    """Draw a study: accuracy of the selection split over the epochs, and test accuracy against the micro-batch.
-
-    Args:
-        summaries: one for each cell (`study.summarize`).
-        runs: the folders behind each line of the left picture, by its label.
-    """
-    chosen_on_test = any(row["selected_on"] == "test" for row in summaries)
-    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for label, folders in runs.items():
-        texts = [(folder / "metrics.jsonl").read_text().splitlines() for folder in folders]
-        curves = np.array([[100 * json.loads(line)["overall_accuracy"] for line in text] for text in texts])
-        epochs = np.arange(1, curves.shape[1] + 1)
-        left.plot(epochs, curves.mean(0), label=label)
-        left.fill_between(epochs, curves.min(0), curves.max(0), alpha=0.2)
-    left.set_xlabel("epoch")
-    left.set_ylabel("test accuracy (%), CHOSEN ON" if chosen_on_test else "validation accuracy (%)")
-    left.xaxis.get_major_locator().set_params(integer=True)
-    left.legend(frameon=False, fontsize=8)
-    trained = [row for row in summaries if not row["refusal"]]
-    if len({row["micro_batch"] for row in trained}) == 1:
-        _accuracy_bars(right, trained)
-    else:
-        _accuracy_lines(right, trained)
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    figure.suptitle(title, fontsize=11)
     save(figure, path)
 
 
@@ -159,39 +127,3 @@ def _draw_costs(panels: Any, rows: list[dict[str, Any]], axis: str, label: str) 
         axes.set_xlabel(label)
         axes.set_ylabel(quantity)
         axes.grid(alpha=0.3)
-
-
-def _accuracy_lines(axes: Axes, trained: list[dict[str, Any]]) -> None:
-    """Test accuracy against the micro-batch, a line for each norm and head."""
-    for kind in dict.fromkeys((row["norm"], row["head_norm"]) for row in trained):
-        cells = [row for row in trained if (row["norm"], row["head_norm"]) == kind]
-        scores = [row["best_overall_accuracy"] for row in cells]
-        axes.errorbar(
-            [row["micro_batch"] for row in cells],
-            [100 * score["mean"] for score in scores],
-            [100 * (score["std"] or 0) for score in scores],
-            marker="o",
-            capsize=3,
-            label="{}, head {}".format(*kind),
-        )
-    ticks = sorted({row["micro_batch"] for row in trained})
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.set_xlabel("micro-batch (clouds a forward pass)")
-    axes.set_ylabel("test accuracy (%)")
-    axes.legend(frameon=False, fontsize=8)
-
-
-def _accuracy_bars(axes: Axes, trained: list[dict[str, Any]]) -> None:
-    """Test accuracy at the one micro-batch there is, a bar for each norm and head."""
-    scores = [row["best_overall_accuracy"] for row in trained]
-    bars = axes.bar(
-        [f"{row['norm']}\nhead {row['head_norm']}" for row in trained],
-        [100 * score["mean"] for score in scores],
-        yerr=[100 * (score["std"] or 0) for score in scores],
-        color=[f"C{i}" for i in range(len(trained))],
-        width=0.5,
-    )
-    axes.bar_label(bars, fmt="%.1f", padding=2)
-    axes.set_ylim(0, 105)
-    axes.set_ylabel(f"test accuracy (%) at micro-batch {trained[0]['micro_batch']}")

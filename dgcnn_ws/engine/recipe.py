@@ -12,7 +12,7 @@ from dgcnn_ws.datasets import DATASETS
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.models import MODELS
-from dgcnn_ws.models.head import HEAD_NORMS, default_head_norm
+from dgcnn_ws.models.head import HEAD_NORMS
 from dgcnn_ws.nn.norm import NORMS
 
 # Each with the learning rate that it takes where the user names none.
@@ -37,7 +37,8 @@ class Recipe:
     norm: str = "ws_gn"
     """Normalisation: ws_gn | gn | ws_bn | bn | ws_bcn."""
     head_norm: str | None = None
-    """Normalisation of the fully connected head: bn | gn | ln | est | none. Default: bn with bn and ws_bn, else est."""
+    """Normalisation of the fully connected head: bn | gn | ln | est | none. Default: bn with bn and ws_bn,
+    else est (dgcnn) or gn (paper)."""
     groups: int | None = None
     """Groups of every group norm, lowered to a divisor of its channels. Default: 64 (dgcnn), 16 (paper)."""
     batch_size: int = 32
@@ -90,6 +91,7 @@ class Preset:
     weight_decay: float
     augment: str
     optimizer: str
+    group_norm_head: str  # the head of a norm that does not need the batch
     learning_rate: Callable[[float, int], float]
 
 
@@ -104,8 +106,8 @@ def staircase(progress: float, samples: int) -> float:
 
 
 PRESETS = {
-    "dgcnn": Preset(64, 250, 1e-4, "dgcnn", "adam", cosine),
-    "paper": Preset(16, 250, 0.0, "paper", "adam", staircase),
+    "dgcnn": Preset(64, 250, 1e-4, "dgcnn", "adam", "est", cosine),
+    "paper": Preset(16, 250, 0.0, "paper", "adam", "gn", staircase),
 }
 
 
@@ -135,7 +137,7 @@ def complete(recipe: Recipe) -> Recipe:
     optimizer = recipe.optimizer or preset.optimizer
     _one_of("--optimizer", optimizer, OPTIMIZERS)
     defaults: dict[str, Any] = {
-        "head_norm": default_head_norm(recipe.norm),
+        "head_norm": "bn" if NORMS[recipe.norm].uses_batch_statistics else preset.group_norm_head,
         "groups": preset.groups,
         "micro_batch": recipe.batch_size,
         "epochs": preset.epochs,

@@ -35,8 +35,14 @@ from dgcnn_ws.engine.checkpoint import (
     save_checkpoint,
     write_json,
 )
-from dgcnn_ws.engine.devices import describe_environment, peak_memory_bytes, pick_device, reset_peak_memory
-from dgcnn_ws.engine.evaluation import evaluate
+from dgcnn_ws.engine.devices import (
+    describe_environment,
+    memory_bytes,
+    peak_memory_bytes,
+    pick_device,
+    reset_peak_memory,
+)
+from dgcnn_ws.engine.evaluation import evaluate, evaluate_by_batch_statistics, uses_batch_statistics
 from dgcnn_ws.engine.recipe import (
     PLACES,
     PRECISIONS,
@@ -68,6 +74,8 @@ class Progress:
 
     step: int = 0  # optimizer steps taken
     seconds: float = 0.0  # spent in training steps
+    idle_memory_bytes: int = 0  # after the first step: weights, optimizer, data and libraries
+    peak_memory_bytes: int = 0  # in the steps after it
     best_accuracy: float = -1.0
     best_epoch: int = 0
     loss_sum: float = 0.0  # over the clouds of the epoch so far
@@ -117,12 +125,15 @@ class Run:
         folder: where the run's files go; made if it does not exist.
         resume: continue what lies in `folder`; otherwise the folder must not hold a run.
         quiet: neither progress bar nor lines.
+        test: read the test set at the end. A trial of a search does not.
 
     Raises InputError for data that cannot be read, a folder in use, or a resumption with other settings.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, resume: bool = False, quiet: bool = False) -> None:
-        self.recipe, self.folder, self.quiet = recipe, folder, quiet
+    def __init__(
+        self, recipe: Recipe, folder: Path, resume: bool = False, quiet: bool = False, test: bool = True
+    ) -> None:
+        self.recipe, self.folder, self.quiet, self.test = recipe, folder, quiet, test
         self.device = pick_device(recipe.device)
         if recipe.precision == "16" and self.device.type == "cpu":
             raise InputError("--precision 16 needs a CUDA device. Use --precision bf16 or 32.")
@@ -164,7 +175,6 @@ class Run:
     def train(self) -> dict[str, Any]:
         """Train to the end and return what `results.json` then holds. Raises Interrupted when asked to stop."""
         self._open_folder()
-        reset_peak_memory(self.device)
         assert self.recipe.epochs is not None
         total = self.recipe.epochs * len(self.loader) * self.recipe.batch_size
         done = self.progress.step * self.recipe.batch_size
@@ -192,10 +202,14 @@ class Run:
         self.model.train()
         epoch, start = divmod(self.progress.step, len(self.loader))
         bar.set_description(f"epoch {epoch + 1}/{self.recipe.epochs}")
+        reset_peak_memory(self.device)
         begun = shown = time.perf_counter()
         for points, labels in self.loader.epoch(epoch, start):
             self._optimizer_step(points, labels)
             self.progress.step += 1
+            if not self.progress.idle_memory_bytes:
+                self.progress.idle_memory_bytes = memory_bytes(self.device)
+                reset_peak_memory(self.device)
             bar.update(len(labels))
             now = time.perf_counter()
             if now - shown > 0.5:  # reading the loss waits for the device: not at every step
@@ -207,6 +221,7 @@ class Run:
                 break
         self._read_sums()
         self.progress.seconds += time.perf_counter() - begun
+        self.progress.peak_memory_bytes = max(self.progress.peak_memory_bytes, peak_memory_bytes(self.device))
 
     def _clouds_this_epoch(self, epoch: int) -> int:
         return (self.progress.step - epoch * len(self.loader)) * self.recipe.batch_size
@@ -264,7 +279,7 @@ class Run:
             "num_clouds": scores.num_clouds,
             "seconds": progress.seconds,
             "clouds_per_second": epoch * clouds / progress.seconds,
-            "peak_memory_bytes": peak_memory_bytes(self.device),
+            "peak_memory_bytes": progress.peak_memory_bytes,
         }
         with open(self.folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps(metrics) + "\n")
@@ -286,17 +301,26 @@ class Run:
     def _finish(self) -> dict[str, Any]:
         """Read the test set, once, for the selected and the last checkpoint; write results and pictures."""
         results: dict[str, Any] = {"selected_on": self.recipe.select, "best_epoch": self.progress.best_epoch}
-        for name in ("best", "last"):
+        for name in ("best", "last") if self.test else ():
             model, _, _ = restore_model(self.folder / f"{name}.pt")
             results[name] = evaluate(model.to(self.device), self.test_set, EVAL_BATCH, self.device).as_json()
+            if uses_batch_statistics(model):  # whether training or the running statistics failed
+                size = self.recipe.micro_batch or self.recipe.batch_size
+                scores = evaluate_by_batch_statistics(model, self.test_set, size, self.device)
+                results[f"{name}_by_batch_statistics"] = scores.as_json()
         clouds = self.progress.step * self.recipe.batch_size
+        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
         results |= {
+            "last_epoch": json.loads(lines[-1]),
             "seconds": self.progress.seconds,
             "clouds_per_second": clouds / self.progress.seconds,
-            "peak_memory_bytes": peak_memory_bytes(self.device),
+            "idle_memory_bytes": self.progress.idle_memory_bytes,
+            "peak_memory_bytes": self.progress.peak_memory_bytes,
         }
         plots.draw_training(self.folder / "metrics.jsonl", self.folder / "training.png")
-        plots.draw_confusion(results["best"]["confusion"], self.train_set.class_names, self.folder / "confusion.png")
+        if self.test:
+            confusion = results["best"]["confusion"]
+            plots.draw_confusion(confusion, self.train_set.class_names, self.folder / "confusion.png")
         write_json(self.folder / "results.json", results)
         return results
 

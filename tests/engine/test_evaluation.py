@@ -7,7 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from dgcnn_ws.datasets import PointClouds, load_dataset
-from dgcnn_ws.engine.evaluation import evaluate, scores_from_confusion
+from dgcnn_ws.engine.evaluation import (
+    evaluate,
+    evaluate_by_batch_statistics,
+    scores_from_confusion,
+    uses_batch_statistics,
+)
 from dgcnn_ws.models import DGCNN
 
 CPU = torch.device("cpu")
@@ -59,3 +64,17 @@ def test_votes_average_probabilities_and_repeat_exactly(easy_root: Path) -> None
     assert voted != single
     for size in (1, 11):
         assert evaluate(model, dataset, size, CPU, 3).loss == pytest.approx(voted, rel=1e-5)
+
+
+def test_batch_norms_own_statistics_are_those_of_training(easy_root: Path) -> None:
+    dataset = load_dataset("modelnet10", easy_root, "test", 32)
+    model = DGCNN(3, k=5, norm="bn", emb_dims=32, dropout=0.0)
+    assert uses_batch_statistics(model) and not uses_batch_statistics(DGCNN(3, k=5, emb_dims=32))
+    before = {name: value.clone() for name, value in model.state_dict().items() if "running" in name}
+    scores = evaluate_by_batch_statistics(model, dataset, len(dataset), CPU)  # one batch of all clouds
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    model.train()
+    logits = model(dataset.points.transpose(1, 2))
+    assert scores.loss == pytest.approx(nn.functional.cross_entropy(logits, dataset.labels).item(), rel=1e-4)
+    for size in (2, 4, 5):  # 11 clouds: an incomplete last batch is scored too, each cloud once
+        assert evaluate_by_batch_statistics(model, dataset, size, CPU).num_clouds == 11

@@ -24,22 +24,3 @@ def test_training_curves_of_one_epoch_and_of_many(tmp_path: Path) -> None:
         metrics.write_text("".join(json.dumps(line | {"epoch": i + 1}) + "\n" for i in range(count)))
         plots.draw_training(metrics, tmp_path / "training.png")
         assert (tmp_path / "training.png").read_bytes().startswith(MAGIC["png"])
-
-
-@pytest.mark.parametrize("micro_batches", [[2], [1, 8, 32]])
-def test_a_study_of_one_micro_batch_and_of_several(tmp_path: Path, micro_batches: list[int]) -> None:
-    metrics = [{"epoch": epoch, "overall_accuracy": 0.5} for epoch in (1, 2)]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
-    summaries = [
-        {
-            "norm": "bn",
-            "head_norm": "bn",
-            "micro_batch": size,
-            "refusal": "cannot" if size == 1 else None,
-            "selected_on": None if size == 1 else "val",
-            "best_overall_accuracy": {"mean": 0.5, "std": None},
-        }
-        for size in micro_batches
-    ]
-    plots.draw_study(summaries, {"bn": [tmp_path]}, "a study", tmp_path / "study.png")
-    assert (tmp_path / "study.png").read_bytes().startswith(MAGIC["png"])

@@ -27,7 +27,7 @@ SOURCE = Path("a/config.json")
 def test_every_norm_of_every_preset_has_a_complete_recipe(preset: str, norm: str) -> None:
     recipe = complete(Recipe(preset=preset, norm=norm))
     assert None not in as_config(recipe).values()
-    assert recipe.head_norm == ("bn" if norm.endswith("_bn") or norm == "bn" else "est")
+    assert recipe.head_norm == ("bn" if norm in ("bn", "ws_bn") else {"dgcnn": "est", "paper": "gn"}[preset])
     assert recipe.micro_batch == recipe.batch_size == 32
     assert recipe.epochs == 250
 
