@@ -40,9 +40,11 @@ def main(arguments: list[str]) -> int:
         print(f"error: command {name!r} is unknown. Choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     command = importlib.import_module(f"scripts.{name}")  # only now: torch takes seconds to import
+    from dgcnn_ws.engine.devices import keep_freed_memory
     from dgcnn_ws.engine.training import Interrupted
     from dgcnn_ws.errors import InputError
 
+    keep_freed_memory()
     try:
         command.main(rest)
     except InputError as error:

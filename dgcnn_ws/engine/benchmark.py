@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dgcnn_ws import ops
-from dgcnn_ws.engine.devices import memory_bytes, peak_memory_bytes, proc_bytes, reset_peak_memory
+from dgcnn_ws.engine.devices import keep_freed_memory, memory_bytes, peak_memory_bytes, proc_bytes, reset_peak_memory
 from dgcnn_ws.models import DGCNN
 from dgcnn_ws.nn.edge_conv import EdgeConv
 from dgcnn_ws.nn.norm import make_layer, norm_kind
@@ -332,6 +332,7 @@ def _peak_above_idle(setting: Setting, implementation: str) -> int:
 
 def _send_peak(connection: Connection, setting: Setting, implementation: str) -> None:
     torch.set_num_threads(setting.threads)
+    keep_freed_memory()
     connection.send(_peak_above_idle(setting, implementation))
 
 

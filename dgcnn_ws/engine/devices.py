@@ -1,9 +1,11 @@
 """Where a run computes, and what it says about the machine."""
 
+import ctypes
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import torch
 
 from dgcnn_ws.errors import InputError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def pick_device(name: str) -> torch.device:
@@ -35,6 +39,22 @@ def proc_bytes(path: str, field: str) -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
 
 
+def _libc(name: str) -> Callable[..., int] | None:
+    """Return a function of the C library where it has one of that name: glibc's below are on Linux only."""
+    return getattr(ctypes.CDLL(None), name, None)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep the memory of freed tensors for the next ones, in this process.
+
+    It otherwise returns every large block to the system, and gets it back by a page fault for each 4 KB: a sixth of
+    a training step on the CPU (docs/PERFORMANCE.md).
+    """
+    if (mallopt := _libc("mallopt")) is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**30)
+        mallopt(M_TRIM_THRESHOLD, 2**30)
+
+
 def memory_bytes(device: torch.device) -> int:
     """Return the memory held now: on the device for CUDA, by the process on the CPU (its peak so far off Linux)."""
     if device.type == "cuda":
@@ -48,6 +68,8 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    if (trim := _libc("malloc_trim")) is not None:
+        trim(0)  # what is kept for later tensors is not held by any
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from dgcnn_ws.engine.checkpoint import read_json, write_json
+from dgcnn_ws.engine.devices import keep_freed_memory
 from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.training import Interrupted, Run, stop_requests
 
@@ -67,6 +68,7 @@ def claim(folder: Path) -> Iterator[bool]:
 def _train(job: Job, threads: int) -> None:
     """Train one run, in a process of its own; its exit code says how that went."""
     torch.set_num_threads(threads)
+    keep_freed_memory()
     try:
         with claim(job.folder) as mine:
             if not mine:

@@ -208,8 +208,8 @@ class Run:
             self._optimizer_step(points, labels)
             self.progress.step += 1
             if not self.progress.idle_memory_bytes:
-                self.progress.idle_memory_bytes = memory_bytes(self.device)
                 reset_peak_memory(self.device)
+                self.progress.idle_memory_bytes = memory_bytes(self.device)
             bar.update(len(labels))
             now = time.perf_counter()
             if now - shown > 0.5:  # reading the loss waits for the device: not at every step

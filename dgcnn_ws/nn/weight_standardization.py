@@ -9,8 +9,11 @@ The parameters themselves stay as they are: the layers below load and save the s
 Meant for a layer that a normalisation follows: what the standardization removes there has no effect anyway.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from dgcnn_ws.errors import InputError
@@ -30,12 +33,40 @@ def standardize_weight(weight: Tensor, eps: float = EPS) -> Tensor:
         A tensor of the shape and dtype of `weight`. A constant filter gives zeros, and finite gradients.
     """
     precise = (weight if weight.dtype == torch.float64 else weight.float()).flatten(1)
-    # In two passes rather than by torch.var_mean, which takes three times as long along rows on the CPU.
-    centred = precise - precise.mean(dim=1, keepdim=True)
-    variance = centred.square().sum(dim=1, keepdim=True) / (precise.shape[1] - 1)
-    # The root's gradient is infinite at zero; clamping first makes it zero there, which is its limit.
-    std = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
-    return (centred * (std + eps).reciprocal()).view_as(weight).to(weight.dtype)
+    return _Standardize.apply(precise, eps)[0].view_as(weight).to(weight.dtype)
+
+
+class _Standardize(torch.autograd.Function):
+    """Rows w of a matrix as y = (w − mean(w)) r, r = 1 / (std(w) + eps). The gradient of w, from g of y, is
+
+        r (g − mean(g)) − y ⟨g, y⟩ / ((n − 1) std(w))
+
+    in a third of the passes over the matrix that autograd's own takes: with one cloud at a time that is felt.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        # In two passes rather than by torch.var_mean, which takes three times as long along rows on the CPU.
+        centred = weight - weight.mean(dim=1, keepdim=True)
+        variance = centred.square().sum(dim=1, keepdim=True) / (weight.shape[1] - 1)
+        # Not below the smallest number, so that a constant row divides zero by it, and not by zero.
+        std = variance.clamp_min(torch.finfo(weight.dtype).tiny).sqrt()
+        scale = (std + eps).reciprocal()
+        return centred * scale, scale, std
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Tensor, None]:
+        y, scale, std = ctx.saved_tensors
+        along = (g * y).sum(dim=1, keepdim=True) / ((y.shape[1] - 1) * std)
+        return (g - g.mean(dim=1, keepdim=True)).mul_(scale).addcmul_(y, along, value=-1), None
 
 
 def _require_fan_in(layer: nn.Module, fan_in: int) -> None:
