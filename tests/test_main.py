@@ -116,6 +116,7 @@ def test_compare_says_which_runs_failed(easy_root: Path, tmp_path: Path, capsys:
         (["train", "--device", "gpu"], "--device 'gpu' is unknown"),
         (["train", "--device", "cuda:99"], "CUDA"),
         (["train", "--precision", "16", "--device", "cpu"], "--precision 16 needs a CUDA device"),
+        (["train", "--cuda-graph", "--device", "cpu"], "--cuda-graph needs a CUDA device"),
         (["train", "--num-points", "4000"], "4000"),
         (["train", "--resume"], "no run in"),
         (["evaluate", "nothing.pt"], "nothing.pt does not exist"),

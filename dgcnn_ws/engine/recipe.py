@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import tyro
 
 from dgcnn_ws.datasets import DATASETS
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
@@ -76,10 +77,12 @@ class Recipe:
     """Where to compute: auto | cpu | cuda | cuda:N."""
     precision: str = "32"
     """Arithmetic: 32 | bf16 | 16 (CUDA only). Statistics and neighbour search stay float32."""
+    cuda_graph: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Record a micro-batch's passes as a CUDA graph and replay them: faster where micro-batches are small."""
 
 
 # What may differ between a run and its resumption: where things are, not what is computed.
-PLACES = ("data_root", "device")
+PLACES = ("data_root", "device", "cuda_graph")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from dgcnn_ws.engine.checkpoint import (
     save_checkpoint,
     write_json,
 )
+from dgcnn_ws.engine.cuda_graph import Replay
 from dgcnn_ws.engine.devices import (
     describe_environment,
     memory_bytes,
@@ -135,8 +136,11 @@ class Run:
     ) -> None:
         self.recipe, self.folder, self.quiet, self.test = recipe, folder, quiet, test
         self.device = pick_device(recipe.device)
-        if recipe.precision == "16" and self.device.type == "cpu":
-            raise InputError("--precision 16 needs a CUDA device. Use --precision bf16 or 32.")
+        if self.device.type == "cpu":
+            if recipe.precision == "16":
+                raise InputError("--precision 16 needs a CUDA device. Use --precision bf16 or 32.")
+            if recipe.cuda_graph:
+                raise InputError("--cuda-graph needs a CUDA device. Leave it out on the CPU.")
         if resume:
             check_settings(recipe, folder)
             if (folder / "results.json").exists():
@@ -164,6 +168,9 @@ class Run:
         self.model, self.optimizer = self.fabric.setup(model, build_optimizer(recipe, model))
         self.progress = Progress()
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # the epoch's loss and correct clouds
+        self.accumulate: Callable[[Tensor, Tensor], None] = self._accumulate
+        if recipe.cuda_graph:
+            self.accumulate = Replay(self._accumulate, self.model, (self.sums,))
         if resume and (folder / "last.pt").exists():
             self._restore()
 
@@ -238,13 +245,17 @@ class Run:
         size = recipe.micro_batch or recipe.batch_size
         with one_update(self.model):
             for cloud, label in zip(points.transpose(1, 2).split(size), labels.split(size), strict=True):
-                logits = self.model(cloud)  # (micro_batch, num_classes)
-                loss = F.cross_entropy(logits, label, label_smoothing=recipe.label_smoothing, reduction="sum")
-                self.fabric.backward(loss / len(labels))
-                correct = (logits.detach().argmax(1) == label).sum()
-                self.sums += torch.stack([loss.detach(), correct])
+                self.accumulate(cloud, label)
         self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=not recipe.cuda_graph)
+
+    def _accumulate(self, cloud: Tensor, label: Tensor) -> None:
+        """Add the gradients of one micro-batch: cloud (micro_batch, 3, N), label (micro_batch,)."""
+        logits = self.model(cloud)  # (micro_batch, num_classes)
+        loss = F.cross_entropy(logits, label, label_smoothing=self.recipe.label_smoothing, reduction="sum")
+        self.fabric.backward(loss / self.recipe.batch_size)
+        correct = (logits.detach().argmax(1) == label).sum()
+        self.sums += torch.stack([loss.detach(), correct])
 
     def _read_sums(self) -> None:
         """Move the device's sums into the progress."""

@@ -123,7 +123,7 @@ def test_the_micro_batch_changes_batch_norm_alone(
         points, labels = next(run.loader.epoch(0))
         # The gradients of one step: an optimizer like Adam would blow rounding up.
         monkeypatch.setattr(run.optimizer, "step", lambda: None)
-        monkeypatch.setattr(run.optimizer, "zero_grad", lambda: None)
+        monkeypatch.setattr(run.optimizer, "zero_grad", lambda **_: None)
         run.model.train()
         run._optimizer_step(points.double(), labels)
         gradient = torch.cat([p.grad.flatten() for p in run.model.parameters()])
