@@ -25,8 +25,9 @@ from dgcnn_ws.errors import InputError
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and without a single byte
 ATTEMPTS = 3  # in a row that bring less than PROGRESS
 PROGRESS = 1 << 20  # bytes
+PAUSE = 1.0  # seconds before the second attempt, twice that before the third
 MAX_BYTES = 1 << 30  # a server may send without end; ModelNet40's zip takes 0.44 GB
-CHUNK = 1 << 16
+CHUNK = 1 << 16  # bytes on their way to the disk; what a broken connection loses at most
 
 
 def place_of(published: Published, root: Path) -> Path:
@@ -153,7 +154,7 @@ def persist(url: str, output_file: str, keeper: pooch.Pooch) -> None:
             failures = 1 if gained >= PROGRESS else failures + 1
             if failures == ATTEMPTS or is_final(error):
                 raise
-            time.sleep(failures)
+            time.sleep(failures * PAUSE)
     os.replace(partial, output_file)
     partial.with_suffix(".version").unlink(missing_ok=True)
 
