@@ -70,14 +70,14 @@ def duplicate_report(groups: list[Duplicates]) -> list[str]:
     """How many duplicates there are within and across the splits, and the first of them."""
     if not groups:
         return ["duplicates: none, neither within train or test nor across them"]
-    lines = [f"duplicates: {sum(len(group.clouds) for group in groups):,} clouds in {len(groups):,} groups"]
-    for what, chosen in (
-        ("within train", [group for group in groups if group.splits == {"train"}]),
-        ("within test", [group for group in groups if group.splits == {"test"}]),
-        ("across train and test", [group for group in groups if len(group.splits) == 2]),
-        ("under more than one label", [group for group in groups if group.has_two_labels]),
-    ):
-        lines.append(f"  {len(chosen):,} groups {what}")
+    train, test, both = (
+        sum(group.splits == splits for group in groups) for splits in ({"train"}, {"test"}, {"train", "test"})
+    )
+    lines = [
+        f"duplicates: {sum(len(group.clouds) for group in groups):,} clouds, same as another. Groups of them: "
+        f"{train:,} within train, {test:,} within test, {both:,} across both; "
+        f"{sum(group.has_two_labels for group in groups):,} under more than one label"
+    ]
     lines += ["  " + " = ".join(place for _, place, _ in group.clouds) for group in groups[:SHOWN]]
     if len(groups) > SHOWN:
         lines.append(f"  and {len(groups) - SHOWN:,} more; --json FILE has all")
