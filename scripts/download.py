@@ -15,7 +15,7 @@ from dgcnn_ws.datasets.download import install, place_of
 from dgcnn_ws.datasets.published import MODELNET40
 from dgcnn_ws.errors import InputError
 
-DATASETS = {published.name: published for published in (MODELNET40,)}
+PUBLISHED = {published.name: published for published in (MODELNET40,)}
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ def check_url(url: str) -> None:
 
 def main(arguments: list[str]) -> None:
     args = tyro.cli(Arguments, prog="main.py download", args=arguments, description=__doc__)
-    if args.dataset not in DATASETS:
-        raise InputError(f"{args.dataset!r} cannot be downloaded. Choose one of {', '.join(DATASETS)}.")
+    if args.dataset not in PUBLISHED:
+        raise InputError(f"{args.dataset!r} cannot be downloaded. Choose one of {', '.join(PUBLISHED)}.")
     if args.source and args.url:
         raise InputError("--from and --url exclude each other: the first takes what is here, the second fetches.")
     for url in args.url:
         check_url(url)
-    published = DATASETS[args.dataset]
+    published = PUBLISHED[args.dataset]
     target = place_of(published, args.data_root)
     damaged = published.damage(target)
     if not damaged:

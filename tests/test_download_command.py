@@ -25,7 +25,7 @@ def _miniature(monkeypatch: pytest.MonkeyPatch) -> None:
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in FILES.items()}
     train, test = ({name: value for name, value in md5.items() if split in name} for split in ("train", "test"))
     small = Published("modelnet40", FOLDER, train, test, ("chair", "cup"), ("http://no-such-host.invalid/a.zip",))
-    monkeypatch.setattr(command, "DATASETS", {"modelnet40": small})
+    monkeypatch.setattr(command, "PUBLISHED", {"modelnet40": small})
     monkeypatch.setattr(download, "PAUSE", 0)
 
 

@@ -109,7 +109,7 @@ def unpack_from_mirrors(published: Published, urls: Sequence[str], store: Path, 
         host = host_of(url)
         try:
             archive = fetch(url, store)
-        except (requests.RequestException, InputError) as error:
+        except (requests.RequestException, ValueError) as error:  # ValueError: a redirection to no address
             failures.append(f"{host} {reason(error)}")
             continue
         folder.mkdir()
@@ -177,7 +177,8 @@ def receive(url: str, partial: Path) -> None:
         continues = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         if start and (response.status_code == 416 or (response.status_code == 206 and not continues)):
             partial.unlink()
-            return receive(url, partial)
+            receive(url, partial)
+            return
         response.raise_for_status()
         if response.status_code != 206:
             start = 0
@@ -186,26 +187,20 @@ def receive(url: str, partial: Path) -> None:
             version.write_text(identity)
         else:
             version.unlink(missing_ok=True)
-        length = response.headers.get("Content-Length", "")
-        bar = tqdm(
-            desc=host_of(url),
-            total=start + int(length) if length.isdecimal() else None,
-            initial=start,
-            unit="B",
-            unit_scale=True,
-            leave=False,
-            disable=None,
-        )
+        rest = response.raw.length_remaining
+        total = None if rest is None else start + rest
+        fits = total is None or total <= MAX_BYTES
+        bar = tqdm(desc=host_of(url), total=total, initial=start, unit="B", unit_scale=True, leave=False, disable=None)
         with bar, open(partial, "ab" if start else "wb") as file:
-            for chunk in response.iter_content(CHUNK):
-                if file.tell() + len(chunk) > MAX_BYTES:
+            for chunk in response.iter_content(CHUNK) if fits else ():
+                fits = file.tell() + len(chunk) <= MAX_BYTES
+                if not fits:
                     break
                 file.write(chunk)
                 bar.update(len(chunk))
-            else:
-                return None
-    partial.unlink()
-    raise InputError(f"sends more than {MAX_BYTES} bytes, which no published file has")
+    if not fits:
+        partial.unlink()
+        raise InputError(f"sends more than {MAX_BYTES} bytes, which no published file has")
 
 
 def host_of(url: str) -> str:
@@ -231,4 +226,4 @@ def reason(error: Exception) -> str:
         return "broke off"
     if isinstance(error, requests.ConnectionError):
         return "cannot be reached"
-    return str(error)
+    return str(error) if isinstance(error, InputError) else f"answered nonsense ({type(error).__name__})"

@@ -295,6 +295,31 @@ def test_a_server_that_never_stops_sending(
     assert not list(target.parent.iterdir())  # nor are they kept
 
 
+def test_a_file_that_is_announced_too_large_is_not_begun(
+    mirror: Mirror, miniature: Published, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "MAX_BYTES", 1000)
+    assert "sends more than 1000 bytes" in fail(miniature, target, mirror.serve("/a.zip", whole(bytes(2000))))
+
+
+@pytest.mark.parametrize("field", ["Location", "Content_Length", "ETag"])
+@pytest.mark.parametrize("value", ["http://[half", "9" * 5000, "\xff\xfe", "-1", "http://127.0.0.1:99999/"])
+def test_headers_that_are_nonsense(
+    mirror: Mirror, miniature: Published, content: bytes, target: Path, field: str, value: str
+) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        headers(handler, 302 if field == "Location" else 200, **{field: value})
+
+    good = mirror.serve("/good.zip", whole(content))
+    assert f"from {good} (before it: 127.0.0.1:" in run(miniature, target, mirror.serve("/odd.zip", answer), good)
+
+
+def test_a_redirection_is_followed(mirror: Mirror, miniature: Published, content: bytes, target: Path) -> None:
+    final = mirror.serve("/b.zip", breaking(content, 3 * UNIT))
+    run(miniature, target, mirror.serve("/a.zip", lambda handler: headers(handler, 302, Location=final)))
+    assert mirror.asked[-1] == ("/b.zip", f"bytes={3 * UNIT}-")
+
+
 def test_a_whole_zip_that_is_damaged_is_not_kept(
     mirror: Mirror, miniature: Published, content: bytes, target: Path
 ) -> None:
