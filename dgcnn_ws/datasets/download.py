@@ -173,7 +173,8 @@ def receive(url: str, partial: Path) -> None:
         headers["Range"] = f"bytes={start}-"
         if version.exists():  # else a file that has changed meanwhile would be glued to the old one's beginning
             headers["If-Range"] = version.read_text()
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+    bar = tqdm(desc=host_of(url), unit="B", unit_scale=True, leave=False, disable=None, dynamic_ncols=True)
+    with bar, requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         continues = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         if start and (response.status_code == 416 or (response.status_code == 206 and not continues)):
             partial.unlink()
@@ -188,10 +189,10 @@ def receive(url: str, partial: Path) -> None:
         else:
             version.unlink(missing_ok=True)
         rest = response.raw.length_remaining
-        total = None if rest is None else start + rest
-        fits = total is None or total <= MAX_BYTES
-        bar = tqdm(desc=host_of(url), total=total, initial=start, unit="B", unit_scale=True, leave=False, disable=None)
-        with bar, open(partial, "ab" if start else "wb") as file:
+        bar.total = None if rest is None else start + rest
+        bar.initial = bar.n = start
+        fits = bar.total is None or bar.total <= MAX_BYTES
+        with open(partial, "ab" if start else "wb") as file:
             for chunk in response.iter_content(CHUNK) if fits else ():
                 fits = file.tell() + len(chunk) <= MAX_BYTES
                 if not fits:
