@@ -26,6 +26,7 @@ from typing import Any
 import h5py
 import numpy as np
 import tyro
+from tqdm import tqdm
 
 from dgcnn_ws.datasets import ModelNet40
 from dgcnn_ws.datasets.archive import take
@@ -38,6 +39,9 @@ INTERESTING = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 1 << 31, (1 << 32) - 1
 # Audit events that a reader has no business with.
 FORBIDDEN = ("exec", "compile", "os.system", "os.exec", "os.fork", "subprocess.", "socket.", "ctypes.", "pickle.")
 INSTALLED = (sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), "<frozen ")
+
+Generate = Callable[[random.Random], bytes]
+Feed = Callable[[bytes, Path], None]
 
 
 @dataclass(frozen=True)
@@ -187,13 +191,13 @@ def feed_zip(content: bytes, folder: Path) -> None:
         assert found <= {"mirror.zip", "deep", "deep/down", "deep/down/place", *(f"deep/down/place/{n}" for n in names)}
 
 
-TARGETS: dict[str, tuple[Callable[[random.Random], bytes], Callable[[bytes, Path], None]]] = {
+TARGETS: dict[str, tuple[Generate, Feed]] = {
     "hdf5": (generate_hdf5, feed_hdf5),
     "zip": (generate_zip, feed_zip),
 }
 
 
-def read_in_child(feed: Callable[[bytes, Path], None], content: bytes, folder: Path) -> int:
+def read_in_child(feed: Feed, content: bytes, folder: Path) -> int:
     """In the forked process: read, and tell by the exit code how that went."""
     executed: list[str] = []
 
@@ -216,7 +220,7 @@ def read_in_child(feed: Callable[[bytes, Path], None], content: bytes, folder: P
     return 3 if executed else code
 
 
-def read(feed: Callable[[bytes, Path], None], content: bytes, args: Arguments) -> tuple[str, float, float]:
+def read(feed: Feed, content: bytes, args: Arguments) -> tuple[str, float, float]:
     """What became of one input, the seconds it took, and the megabytes above the process that it started from."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     began = time.monotonic()
@@ -261,7 +265,7 @@ def fuzz(target: str, args: Arguments) -> bool:
     outcomes: Counter[str] = Counter()
     slowest, most = 0.0, 0.0
     began = time.monotonic()
-    for number in range(args.inputs):
+    for number in tqdm(range(args.inputs), desc=target, disable=None, leave=False):
         content = generate(random.Random(f"{target} {args.seed} {number}"))
         outcome, seconds, taken = read(feed, content, args)
         outcomes[outcome] += 1
