@@ -177,7 +177,7 @@ def receive(url: str, partial: Path) -> None:
     with bar, requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         continues = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         if start and (response.status_code == 416 or (response.status_code == 206 and not continues)):
-            partial.unlink()
+            forget(partial)
             receive(url, partial)
             return
         response.raise_for_status()
@@ -200,8 +200,13 @@ def receive(url: str, partial: Path) -> None:
                 file.write(chunk)
                 bar.update(len(chunk))
     if not fits:
-        partial.unlink()
+        forget(partial)
         raise InputError(f"sends more than {MAX_BYTES} bytes, which no published file has")
+
+
+def forget(partial: Path) -> None:
+    for path in (partial, partial.with_suffix(".version")):
+        path.unlink(missing_ok=True)
 
 
 def host_of(url: str) -> str:

@@ -284,7 +284,7 @@ def test_a_server_that_never_stops_sending(
     monkeypatch.setattr(download, "MAX_BYTES", 1 << 20)
 
     def endless(handler: BaseHTTPRequestHandler) -> None:
-        headers(handler)
+        headers(handler, ETag='"1"')
         try:
             while True:
                 handler.wfile.write(bytes(1 << 16))
