@@ -9,6 +9,8 @@ import sys
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 COMMANDS = {
+    "download": "fetch ModelNet40 from its mirrors, check it, put it in place",
+    "inspect": "count, measure and draw a data set, and find its duplicates",
     "train": "train a network on ModelNet, or on the built-in shapes",
     "evaluate": "score a checkpoint on a split, class by class",
     "compare": "train a grid of norms and micro-batches, and compare them",

@@ -75,6 +75,7 @@ class HDF5Clouds(PointClouds):
     """
 
     folder: str
+    way_in: str = "Put its folder there"
 
     def __init__(
         self,
@@ -114,7 +115,7 @@ class HDF5Clouds(PointClouds):
         folder = cls.find(root)
         if folder is None:
             raise InputError(
-                f"{cls.__name__} is not at {Path(root).expanduser() / cls.folder}. Put its folder there, name the "
+                f"{cls.__name__} is not at {Path(root).expanduser() / cls.folder}. {cls.way_in}, name the "
                 "folder that holds it with --data-root, or use --dataset shapes, which needs no files."
             )
         return folder
@@ -124,6 +125,7 @@ class ModelNet40(HDF5Clouds):
     """ModelNet40 as HDF5: 9,840 training and 2,468 test clouds of 40 classes (Wu et al., 2015)."""
 
     folder = "modelnet40" + LAYOUT_SUFFIX
+    way_in = "Fetch it with `python main.py download modelnet40`"
 
 
 class ModelNet10(HDF5Clouds):

@@ -1,0 +1,59 @@
+"""`python main.py download modelnet40`: fetch a published data set, or check the copy that is there.
+
+Mirrors are tried in turn, a transfer that broke off is continued, and nothing is put in place before each file
+has its published MD5. A copy that is complete is left alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import tyro
+
+from dgcnn_ws.datasets.download import install, place_of
+from dgcnn_ws.datasets.published import MODELNET40
+from dgcnn_ws.errors import InputError
+
+PUBLISHED = {published.name: published for published in (MODELNET40,)}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    dataset: Annotated[str, tyro.conf.Positional]
+    """modelnet40."""
+    data_root: Path = Path("data")
+    """Folder that the data set's own folder is put into."""
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """A zip or folder with the data set's files: takes them from there instead of a mirror."""
+    url: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """One more mirror, the address of a zip; tried before the others. Can be given several times."""
+
+
+def check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InputError(f"--url {url!r} is no http:// or https:// address; for a file or folder use --from.")
+
+
+def main(arguments: list[str]) -> None:
+    args = tyro.cli(Arguments, prog="main.py download", args=arguments, description=__doc__)
+    if args.dataset not in PUBLISHED:
+        raise InputError(f"{args.dataset!r} cannot be downloaded. Choose one of {', '.join(PUBLISHED)}.")
+    if args.source and args.url:
+        raise InputError("--from and --url exclude each other: the first takes what is here, the second fetches.")
+    for url in args.url:
+        check_url(url)
+    published = PUBLISHED[args.dataset]
+    target = place_of(published, args.data_root)
+    damaged = published.damage(target)
+    if not damaged:
+        print(f"{target}: all is well, {len(published.files)} files as published. Nothing to do.")
+        return
+    if target.exists():
+        print(f"{target}: {'; '.join(f'{name} {what}' for name, what in damaged.items())}.")
+    print(install(published, target, damaged, args.url, args.source))

@@ -1,0 +1,113 @@
+"""`python main.py inspect DATASET`: counts per class and split, bounds, duplicates, and a picture of each class.
+
+Two clouds are duplicates when they hold exactly the same points, in whatever order. The same object sampled
+anew has other points and is not found.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from dgcnn_ws.datasets import DATASETS
+from dgcnn_ws.datasets.statistics import Duplicates, bounds, count_classes, find_duplicates, read_stored
+from dgcnn_ws.engine.checkpoint import write_json
+from dgcnn_ws.engine.contact_sheet import draw_contact_sheet
+from dgcnn_ws.errors import InputError
+
+PICTURES = (".png", ".pdf", ".svg")
+SHOWN = 10  # groups of duplicates in the report; --json has all
+
+
+@dataclass(frozen=True)
+class Arguments:
+    dataset: Annotated[str, tyro.conf.Positional]
+    """shapes | modelnet10 | modelnet40, or a folder in their layout."""
+    data_root: Path = Path("data")
+    """Folder that holds the data set."""
+    picture: Path | None = None
+    """Draw some training clouds of each class into this picture (.png, .pdf, .svg)."""
+    json: Path | None = None
+    """Write everything that was found to this file."""
+
+
+def locate(dataset: str, root: Path) -> Path:
+    if dataset in DATASETS:
+        return DATASETS[dataset].locate(root)
+    if not Path(dataset).is_dir():
+        raise InputError(f"{dataset!r} is no data set ({', '.join(DATASETS)}) and no folder.")
+    return Path(dataset)
+
+
+def class_table(counts: dict[str, dict[str, int]]) -> list[str]:
+    """A line for each class, and their sums."""
+    parts = list(next(iter(counts.values())))
+    total = {part: sum(row[part] for row in counts.values()) for part in parts}
+    width = max(len(name) for name in ["class", *counts])
+    lines = [f"{'class':<{width}}" + "".join(f"  {part:>6}" for part in parts)]
+    for name, row in [*counts.items(), ("all", total)]:
+        lines.append(f"{name:<{width}}" + "".join(f"  {row[part]:>6,}" for part in parts))
+    return lines
+
+
+def bounds_table(measured: dict[str, Any]) -> list[str]:
+    """A line for each stored split."""
+    lines = ["files  " + "".join(f"{head:<18}" for head in ("x", "y (up)", "z", "radius")) + "mean off by"]
+    for split, row in measured.items():
+        if row is None:
+            lines.append(f"{split:<7}no clouds")
+            continue
+        ranges = [*zip(row["min"], row["max"], strict=True), tuple(row["radius"])]
+        lines.append(
+            f"{split:<7}" + "".join(f"{f'{low:.3f} to {high:.3f}':<18}" for low, high in ranges)
+            + f"{row['largest_offset']:.1e}"
+        )  # fmt: skip
+    return lines
+
+
+def duplicate_report(groups: list[Duplicates]) -> list[str]:
+    """How many duplicates there are within and across the splits, and the first of them."""
+    if not groups:
+        return ["duplicates: none, neither within train or test nor across them"]
+    train, test, both = (
+        sum(group.splits == splits for group in groups) for splits in ({"train"}, {"test"}, {"train", "test"})
+    )
+    lines = [
+        f"duplicates: {sum(len(group.clouds) for group in groups):,} clouds, same as another. Groups of them: "
+        f"{train:,} within train, {test:,} within test, {both:,} across both; "
+        f"{sum(group.has_two_labels for group in groups):,} under more than one label"
+    ]
+    lines += ["  " + " = ".join(place for _, place, _ in group.clouds) for group in groups[:SHOWN]]
+    if len(groups) > SHOWN:
+        lines.append(f"  and {len(groups) - SHOWN:,} more; --json FILE has all")
+    return lines
+
+
+def main(arguments: list[str]) -> None:
+    args = tyro.cli(Arguments, prog="main.py inspect", args=arguments, description=__doc__)
+    if args.picture and args.picture.suffix.lower() not in PICTURES:
+        raise InputError(f"--picture {args.picture} cannot be drawn. End it in {', '.join(PICTURES)}.")
+    for file in (args.json, args.picture):  # before the work, not after it
+        if file and not file.parent.is_dir():
+            raise InputError(f"{file.parent} is not a folder, so {file.name} cannot be written there. Make it first.")
+    folder = locate(args.dataset, args.data_root)
+    splits, class_names = read_stored(folder)
+    num_points = splits["train"].points.shape[1]
+    counts = count_classes(splits, class_names)
+    measured = {name: bounds(split) for name, split in splits.items()}
+    duplicates = find_duplicates(splits)
+    num_clouds = sum(len(split.labels) for split in splits.values())
+    headline = f"{num_clouds:,} clouds of {num_points:,} points, {len(class_names)} classes"
+    print(f"{folder}: {headline}\n")
+    print("\n".join([*class_table(counts), "", *bounds_table(measured), "", *duplicate_report(duplicates)]))
+    if args.json:
+        found = {"folder": str(folder), "num_points": num_points, "classes": counts, "bounds": measured}
+        same = [
+            [{"split": split, "place": place, "class": class_names[label]} for split, place, label in group.clouds]
+            for group in duplicates
+        ]
+        write_json(args.json, found | {"duplicates": same})
+    if args.picture:
+        train = splits["train"]
+        draw_contact_sheet(train.points, train.labels, class_names, f"{folder.name}: {headline}", args.picture)

@@ -1,0 +1,78 @@
+"""The fuzzer sees what it is there to see, and the readers pass a few of its inputs."""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # main.py and scripts/ are run from a checkout, not installed
+
+from dgcnn_ws.errors import InputError  # noqa: E402
+from scripts import fuzz_datasets  # noqa: E402
+from scripts.fuzz_datasets import ACCEPTED, REFUSED, TARGETS, Arguments, fuzz, read  # noqa: E402
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads a process's memory from /proc")
+
+
+def crash(content: bytes, folder: Path) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)  # as the system does when memory runs out
+
+
+def hang(content: bytes, folder: Path) -> None:
+    time.sleep(60)
+
+
+def hoard(content: bytes, folder: Path) -> None:
+    np.ones(100 << 20, np.uint8)
+
+
+def obey(content: bytes, folder: Path) -> None:
+    exec(content)
+
+
+def stumble(content: bytes, folder: Path) -> None:
+    raise KeyError("an error that a user cannot use")
+
+
+def refuse(content: bytes, folder: Path) -> None:
+    raise InputError("One sentence.")
+
+
+def accept(content: bytes, folder: Path) -> None:
+    (folder / "file").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("feed", "outcome"),
+    [
+        (crash, "CRASHED with SIGKILL"),
+        (hang, "HUNG"),
+        (hoard, "TOO MUCH MEMORY"),
+        (obey, "EXECUTED CODE"),
+        (stumble, "OTHER ERROR"),
+        (refuse, REFUSED),
+        (accept, ACCEPTED),
+    ],
+)
+def test_every_outcome_is_told_from_the_others(feed: fuzz_datasets.Feed, outcome: str) -> None:
+    seen, _, _ = read(feed, b"1 + 1", Arguments(seconds=1 if feed is hang else 20))
+    assert seen == outcome
+
+
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_the_readers_pass_a_few_inputs(target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fuzz(target, Arguments(inputs=40, seed=1, seconds=30, keep=tmp_path))
+    assert f"{target}: 40 inputs" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_inputs_depend_on_the_seed_alone(target: str) -> None:
+    generate, _ = TARGETS[target]
+    assert [generate(random.Random(i)) for i in range(9)] == [generate(random.Random(i)) for i in range(9)]
