@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from dgcnn_ws import ops
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.nn.backend import check_backend, negative_slope
 from dgcnn_ws.nn.norm import Layer, affine_from_moments, affine_sign, make_layer, needs_moments
 from dgcnn_ws.nn.weight_standardization import effective_weight
 
-BACKENDS = ("auto", "fused", "reference")
 AGGREGATIONS = ("max", "mean")
 
 
@@ -43,26 +43,8 @@ def edge_features(x: Tensor, idx: Tensor) -> Tensor:
     return torch.cat([neighbours - centres, centres], dim=1)
 
 
-def negative_slope(act: nn.Module) -> float | None:
-    """Return the slope of a LeakyReLU or ReLU left of zero; None for another activation."""
-    if isinstance(act, nn.LeakyReLU) and 0 <= act.negative_slope <= 1:
-        return act.negative_slope
-    return 0.0 if isinstance(act, nn.ReLU) else None
-
-
-def check_backend(backend: str, act: nn.Module) -> None:
-    """Raise InputError where there is no such backend, or where it cannot run this activation."""
-    if backend not in BACKENDS:
-        raise InputError(f"backend {backend!r} is unknown. Choose one of {', '.join(BACKENDS)}.")
-    if backend == "fused" and negative_slope(act) is None:
-        raise InputError(
-            f"backend 'fused' cannot move the maximum in front of {type(act).__name__}. "
-            "Use LeakyReLU or ReLU, or backend 'auto'."
-        )
-
-
 @dataclass
-class _Group:
+class EdgeGroup:
     """Clouds of one size on their way through a block: first layer's terms, graph, and a scale and shift a layer."""
 
     ab: Tensor  # (B, N, 2C)
@@ -99,8 +81,8 @@ class EdgeBlock(nn.Module):
         check_backend(backend, self.act)
         self.deeper = nn.ModuleList()
         for c_in, c_out in pairwise(widths):
-            layer = make_layer(norm, c_in, c_out, bias=bias, groups=groups, eps=eps, dims=2)
-            self.deeper.append(nn.ModuleDict(zip(("conv", "norm"), layer, strict=True)))
+            conv, layer_norm = make_layer(norm, c_in, c_out, bias=bias, groups=groups, eps=eps, dims=2)
+            self.deeper.append(nn.ModuleDict({"conv": conv, "norm": layer_norm}))
 
     def layers(self) -> list[tuple[Layer, nn.Module]]:
         """Return the block's convolutions, each with its norm."""
@@ -113,27 +95,19 @@ class EdgeBlock(nn.Module):
             edges = self.act(norm(conv(edges)))
         return edges.max(dim=3).values if self.aggr == "max" else edges.mean(dim=3)
 
-    def terms(self) -> tuple[Tensor, Tensor | None]:
-        """Return the weight and bias of the product that makes [a ; b] of points: (2C', C), (2C',)."""
+    def terms(self, points: Tensor) -> Tensor:
+        """Return [a ; b], what j and what i add to the first convolution: (..., C) -> (..., 2C')."""
         U, V = effective_weight(self.conv).flatten(1).chunk(2, dim=1)  # (C', C) each
         bias = self.conv.bias
-        return torch.cat([U, V - U]), None if bias is None else torch.cat([torch.zeros_like(bias), bias])
+        if bias is not None:
+            bias = torch.cat([torch.zeros_like(bias), bias])
+        return ops.linear(points, torch.cat([U, V - U]), bias)
 
-    def without_edges(self, points: Tensor, graphs: Sequence[Tensor], slope: float) -> Tensor:
-        """Compute the same without the edge tensor.
+    def without_edges(self, groups: list[EdgeGroup], slope: float) -> list[Tensor]:
+        """Compute the same of `terms`, without the edge tensor: (B, N, C') for each group.
 
-        Args:
-            points: (P, C), the points of all clouds, one cloud after another.
-            graphs: neighbours (B, N, k) of the first B clouds, all of N points, of the next ones, and so on.
-            slope: of the activation, left of zero.
-
-        Returns (P, C').
+        Statistics of a norm that pools clouds are taken over all groups. `slope` is the activation's, left of zero.
         """
-        ab = ops.linear(points, *self.terms())
-        groups = [
-            _Group(rows.unflatten(0, idx.shape[:2]), idx)
-            for rows, idx in zip(_split(ab, [idx.shape[0] * idx.shape[1] for idx in graphs]), graphs, strict=True)
-        ]
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         extremes: list[Tensor] = []
@@ -143,31 +117,30 @@ class EdgeBlock(nn.Module):
                 biases += [] if conv.bias is None else [conv.bias]
             wants_extreme = self.aggr == "max" and len(weights) == len(self.deeper)
             if wants_extreme or needs_moments(norm):
-                sign = (
-                    torch.ones(len(conv.weight), device=ab.device)
-                    if isinstance(norm, nn.Identity)
-                    else affine_sign(norm)
-                )
-                results = [
-                    ops.layers_aggregate(g.ab, g.idx, g.scales, g.shifts, weights, biases, slope, sign) for g in groups
-                ]
-                extremes, means, variances = (list(parts) for parts in zip(*results, strict=True))
-                mean, var = _join(means), _join(variances)
-            else:  # the norm asks for no moments
-                mean = var = ab.new_zeros(sum(len(g.idx) for g in groups), len(conv.weight))
-            scale, shift = affine_from_moments(norm, mean, var, _edges_per_cloud(graphs))
-            clouds = [len(g.idx) for g in groups]
+                sign = torch.ones_like(conv.weight[:, 0, 0, 0]) if isinstance(norm, nn.Identity) else affine_sign(norm)
+                extremes, mean, var = _aggregate(groups, weights, biases, slope, sign)
+            else:
+                mean = var = conv.weight.new_zeros(sum(g.idx.shape[0] for g in groups), len(conv.weight))
+            scale, shift = affine_from_moments(norm, mean, var, _edges_per_cloud(groups))
+            clouds = [g.idx.shape[0] for g in groups]
             for g, group_scale, group_shift in zip(groups, _split(scale, clouds), _split(shift, clouds), strict=True):
                 g.scales.append(group_scale)
                 g.shifts.append(group_shift)
         if self.aggr == "mean":
-            outs = [ops.edges_mean(g.ab, g.idx, g.scales, g.shifts, weights, biases, slope) for g in groups]
-        else:
-            outs = [
-                ops.scale_shift_act(extreme, g.scales[-1], g.shifts[-1], slope)
-                for extreme, g in zip(extremes, groups, strict=True)
-            ]
-        return _join([out.flatten(0, 1) for out in outs])
+            return [ops.edges_mean(g.ab, g.idx, g.scales, g.shifts, weights, biases, slope) for g in groups]
+        return [
+            ops.scale_shift_act(extreme, g.scales[-1], g.shifts[-1], slope)
+            for extreme, g in zip(extremes, groups, strict=True)
+        ]
+
+
+def _aggregate(
+    groups: list[EdgeGroup], weights: list[Tensor], biases: list[Tensor], slope: float, sign: Tensor
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Return each group's extremes (B, N, C), and the moments (clouds, C) of all, behind the layers so far."""
+    results = [ops.layers_aggregate(g.ab, g.idx, g.scales, g.shifts, weights, biases, slope, sign) for g in groups]
+    extremes, means, variances = (list(parts) for parts in zip(*results, strict=True))
+    return extremes, _join(means), _join(variances)
 
 
 def _split(x: Tensor, sizes: list[int]) -> Sequence[Tensor]:
@@ -178,11 +151,11 @@ def _join(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _edges_per_cloud(graphs: Sequence[Tensor]) -> int | Tensor:
-    if len(graphs) == 1:
-        return graphs[0].shape[1] * graphs[0].shape[2]
-    counts = [idx.shape[1] * idx.shape[2] for idx in graphs for _ in range(len(idx))]
-    return torch.tensor(counts, device=graphs[0].device)
+def _edges_per_cloud(groups: list[EdgeGroup]) -> int | Tensor:
+    if len(groups) == 1:
+        return groups[0].idx.shape[1] * groups[0].idx.shape[2]
+    counts = [g.idx.shape[1] * g.idx.shape[2] for g in groups for _ in range(g.idx.shape[0])]
+    return torch.tensor(counts, device=groups[0].idx.device)
 
 
 class EdgeConv(EdgeBlock):
@@ -245,8 +218,8 @@ class EdgeConv(EdgeBlock):
         slope = negative_slope(self.act)
         if self.backend == "reference" or slope is None:
             return self.on_edges(edge_features(x, idx))
-        out = self.without_edges(points.flatten(0, 1), [idx], slope)
-        return out.unflatten(0, points.shape[:2]).transpose(1, 2)
+        (out,) = self.without_edges([EdgeGroup(self.terms(points), idx)], slope)
+        return out.transpose(1, 2)
 
     def _coordinates(self, x: Tensor, pos: Tensor) -> Tensor:
         if pos.dim() != 3 or pos.shape[0] != x.shape[0] or pos.shape[2] != x.shape[2]:

@@ -4,6 +4,7 @@ Each runs compiled kernels where there are some (Numba on the CPU, Triton on CUD
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -126,8 +127,8 @@ def layers_aggregate(
 
         y_1,ij = a_j + b_i,    y_{l+1} = weight_l leaky_relu(scale_l y_l + shift_l) + bias_l,    l = 1..m
 
-    As `edge_aggregate`, which is m = 0, of y_{m+1} instead of y_1. Edges are computed a block of points at a time, and anew in
-    the backward pass: none is kept. Differentiable in all but idx and sign.
+    As `edge_aggregate`, which is m = 0, of y_{m+1} instead of y_1. Edges are computed a block of points at a time,
+    and anew in the backward pass: none is kept. Differentiable in all but idx and sign.
 
     Args:
         ab: (B, N, 2 C_1) and idx: (B, N, k), as for `edge_aggregate`.
@@ -282,9 +283,10 @@ def _check_layers(
             f"are {len(scales)}, {len(shifts)} and {len(biases)}."
         )
     widths = [ab.shape[2] // 2, *(len(weight) for weight in weights)]
-    expected = [("scale", scale, (len(ab), width)) for scale, width in zip(scales, widths, strict=False)]
-    expected += [("shift", shift, (len(ab), width)) for shift, width in zip(shifts, widths, strict=False)]
-    expected += [("weight", w, (c_out, c_in)) for w, c_in, c_out in zip(weights, widths, widths[1:], strict=False)]
+    expected: list[tuple[str, Tensor, tuple[int, ...]]] = []
+    for name, factors in (("scale", scales), ("shift", shifts)):
+        expected += [(name, factor, (ab.shape[0], width)) for factor, width in zip(factors, widths, strict=False)]
+    expected += [("weight", w, (c_out, c_in)) for w, (c_in, c_out) in zip(weights, pairwise(widths), strict=True)]
     expected += [("bias", bias, (width,)) for bias, width in zip(biases, widths[1:], strict=False)]
     for name, tensor, shape in expected:
         if tensor.shape != shape:

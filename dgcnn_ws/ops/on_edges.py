@@ -75,7 +75,8 @@ class _Edges:
         self.dtype, self.slope = ab.dtype, slope
         self.a, self.b = (part.contiguous() for part in ab.to(compute_dtype(ab)).chunk(2, dim=-1))
         self.idx, self.scales, self.shifts = idx, scales, shifts
-        self.weights, self.biases = weights, list(biases) or [None] * len(weights)
+        self.weights = weights
+        self.biases: list[Tensor | None] = [*biases] or [None] * len(weights)
 
     def outputs(self, block: Block) -> list[Tensor]:
         """Return y_1 ... y_{m+1} (B, n, k, C_l) of a block."""

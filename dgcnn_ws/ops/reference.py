@@ -43,7 +43,7 @@ def dilate(x: Tensor, idx: Tensor, dilation: int) -> Tensor:
     for start in range(0, num_points, rows):
         block = idx[:, start : start + rows]
         distances = (_gather(x, block) - x[:, start : start + rows].unsqueeze(2)).square().sum(3)
-        out[:, start : start + rows] = block.gather(2, distances.argsort(2, stable=True)[..., ::dilation])
+        out[:, start : start + rows] = block.gather(2, distances.sort(dim=2, stable=True).indices[..., ::dilation])
     return out
 
 
