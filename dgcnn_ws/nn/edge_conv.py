@@ -84,6 +84,9 @@ class EdgeBlock(nn.Module):
             conv, layer_norm = make_layer(norm, c_in, c_out, bias=bias, groups=groups, eps=eps, dims=2)
             self.deeper.append(nn.ModuleDict({"conv": conv, "norm": layer_norm}))
 
+    def extra_repr(self) -> str:
+        return f"aggr={self.aggr!r}, backend={self.backend!r}"
+
     def layers(self) -> list[tuple[Layer, nn.Module]]:
         """Return the block's convolutions, each with its norm."""
         deeper = [(cast(nn.ModuleDict, layer)["conv"], cast(nn.ModuleDict, layer)["norm"]) for layer in self.deeper]
@@ -205,7 +208,7 @@ class EdgeConv(EdgeBlock):
         self.k, self.dilation = k, dilation
 
     def extra_repr(self) -> str:
-        return f"k={self.k}, dilation={self.dilation}, aggr={self.aggr!r}, backend={self.backend!r}"
+        return f"k={self.k}, dilation={self.dilation}, {super().extra_repr()}"
 
     def forward(self, x: Tensor, idx: Tensor | None = None, pos: Tensor | None = None) -> Tensor:
         points = x.transpose(1, 2)  # (B, N, C)

@@ -57,6 +57,11 @@ class RunningEstimates(nn.Module):
         # Sums over clouds of m, of s, and of 1: what has been seen since the last update.
         self.register_buffer("pending", torch.zeros(3, channels), persistent=False)
 
+    def reset_parameters(self) -> None:
+        """Forget all that was observed."""
+        for value, start in ((self.running_mean, 0), (self.running_var, 1), (self.num_updates, 0), (self.pending, 0)):
+            value.fill_(start)
+
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor) -> None:
         """Take in the moments of a batch, a row per cloud: mean and biased variance, both (B, C)."""
@@ -129,6 +134,13 @@ class BatchChannelNorm(RunningEstimates):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.group_weight = nn.Parameter(torch.ones(groups))
         self.group_bias = nn.Parameter(torch.zeros(groups))
+
+    def reset_parameters(self) -> None:
+        """Forget all that was observed; factors 1 and terms 0."""
+        super().reset_parameters()
+        for factor, term in ((self.weight, self.bias), (self.group_weight, self.group_bias)):
+            nn.init.ones_(factor)
+            nn.init.zeros_(term)
 
     def extra_repr(self) -> str:
         return f"{self.groups}, {len(self.weight)}, eps={self.eps}, momentum={self.momentum}"
