@@ -1,62 +1,34 @@
 """What no product over points can replace: layers after an edge block's first, and the mean over activated edges.
 
 The edges are built a block of points at a time, in the forward pass and again in the backward pass; what is kept
-between the two is one row a point. On every device this is plain torch around its products.
-
-With y_1 the factored first layer, and layer l = 1..m of one scale and shift a cloud, one weight and bias:
+between the two is one row a point. With y_1 the factored first layer, and layer l = 1..m of one scale and shift a
+cloud, one weight and bias:
 
     y_1,ij = a_j + b_i,    z_l = leaky_relu(scale_l y_l + shift_l),    y_{l+1} = weight_l z_l + bias_l
 """
 
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dgcnn_ws.ops import on_edges_reference, operators
+from dgcnn_ws.ops.on_edges_reference import affine, affine_backward, by_cloud
 from dgcnn_ws.ops.product import linear
 from dgcnn_ws.ops.reference import arg_dtype, compute_dtype
 
 BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**28}  # of one layer's edges: within the cache, or enough to fill the device
 
-Block = tuple[slice, slice]  # of clouds and of their points
 
+def _passes_for(x: Tensor) -> ModuleType:
+    if x.device.type == "cpu" and operators.compiled_on(x):
+        from dgcnn_ws.ops import on_edges_cpu  # needs a compiler
 
-def _blocks(ab: Tensor, idx: Tensor, weights: Sequence[Tensor]) -> Iterator[Block]:
-    """Cut the points into blocks: as many whole clouds as fit, or a part of one."""
-    batch, num_points, k = idx.shape
-    width = max([ab.shape[2] // 2, *(len(weight) for weight in weights)])
-    size = BLOCK_BYTES.get(ab.device.type, 2**28) // (compute_dtype(ab).itemsize * max(1, k * width))
-    if size >= num_points:
-        clouds = size // num_points
-        for first in range(0, batch, clouds):
-            yield slice(first, first + clouds), slice(None)
-    else:
-        for cloud in range(batch):
-            for first in range(0, num_points, max(1, size)):
-                yield slice(cloud, cloud + 1), slice(first, first + max(1, size))
-
-
-def _first_layer(a: Tensor, b: Tensor, idx: Tensor) -> Tensor:
-    """Return a_j + b_i (B, n, k, C) of the points that b (B, n, C) and idx (B, n, k) are about; a is (B, N, C)."""
-    rows = a.flatten(0, 1).index_select(0, _rows(idx, a.shape[1]))
-    return rows.view(*idx.shape, a.shape[2]) + b.unsqueeze(2)
-
-
-def _rows(idx: Tensor, num_points: int) -> Tensor:
-    clouds = torch.arange(len(idx), device=idx.device).view(-1, 1, 1)
-    return (idx + clouds * num_points).flatten()
-
-
-def _affine(y: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    return y * scale.to(y.dtype)[:, None, None] + shift.to(y.dtype)[:, None, None]
-
-
-def _product(z: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Multiply in the features' type, which autocast may have narrowed."""
-    bias = None if bias is None else bias.to(dtype)
-    return linear(z.to(dtype), weight.to(dtype), bias).to(z.dtype)
+        return on_edges_cpu
+    return on_edges_reference
 
 
 class _Edges:
@@ -72,76 +44,86 @@ class _Edges:
         biases: Sequence[Tensor],
         slope: float,
     ) -> None:
-        self.dtype, self.slope = ab.dtype, slope
-        self.a, self.b = (part.contiguous() for part in ab.to(compute_dtype(ab)).chunk(2, dim=-1))
-        self.idx, self.scales, self.shifts = idx, scales, shifts
-        self.weights = weights
-        self.biases: list[Tensor | None] = [*biases] or [None] * len(weights)
+        self.passes, self.type, self.slope = _passes_for(ab), ab.dtype, slope
+        self.ab, self.idx = ab.detach().to(compute_dtype(ab)).contiguous(), idx.contiguous()
+        self.scales, self.shifts, self.weights, self.biases = scales, shifts, weights, biases
+        self.num_points = idx.shape[1]
 
-    def outputs(self, block: Block) -> list[Tensor]:
-        """Return y_1 ... y_{m+1} (B, n, k, C_l) of a block."""
-        clouds, points = block
-        y = [_first_layer(self.a[clouds], self.b[clouds, points], self.idx[clouds, points])]
-        for scale, shift, weight, bias in zip(self.scales, self.shifts, self.weights, self.biases, strict=False):
-            z = F.leaky_relu_(_affine(y[-1], scale[clouds], shift[clouds]), self.slope)
-            y.append(_product(z, weight, bias, self.dtype))
-        return y
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """Cut all B N points into blocks: as many whole clouds as fit, or a part of one."""
+        batch, num_points, k = self.idx.shape
+        width = max([self.ab.shape[2] // 2, *(len(weight) for weight in self.weights)])
+        size = BLOCK_BYTES.get(self.ab.device.type, 2**28) // (self.ab.element_size() * max(1, k * width))
+        if size >= num_points:
+            step = size // num_points * num_points
+            for first in range(0, batch * num_points, step):
+                yield first, min(first + step, batch * num_points)
+        else:
+            for cloud in range(0, batch * num_points, num_points):
+                for first in range(cloud, cloud + num_points, max(1, size)):
+                    yield first, min(first + max(1, size), cloud + num_points)
+
+    def outputs(self, first: int, last: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Return z_1 ... z_m and y_2 ... y_{m+1} (n, k, C_l) of a block; m = 0 gives z_1 alone."""
+        z = [self.passes.activated(self.ab, self.idx, self.scales[0], self.shifts[0], self.slope, first, last)]
+        y: list[Tensor] = []
+        for layer, weight in enumerate(self.weights):
+            if layer:
+                z.append(self.activation(layer, y[-1], first))
+            bias = self.biases[layer] if self.biases else None
+            y.append(self._product(z[-1], weight, bias))
+        return z, y
+
+    def activation(self, layer: int, y: Tensor, first: int) -> Tensor:
+        scale, shift = self.scales[layer], self.shifts[layer]
+        return F.leaky_relu_(affine(y, self.num_points, scale, shift, first), self.slope)
+
+    def _product(self, z: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Multiply in the features' type, which autocast may have narrowed."""
+        bias = None if bias is None else bias.to(self.type)
+        return linear(z.to(self.type), weight.to(self.type), bias).to(z.dtype)
 
     def start_gradients(self) -> None:
-        self.g_a, self.g_b = torch.zeros_like(self.a), torch.empty_like(self.b)
-        self.g_scales = [torch.zeros_like(scale, dtype=self.a.dtype) for scale in self.scales]
-        self.g_shifts = [torch.zeros_like(shift, dtype=self.a.dtype) for shift in self.shifts]
-        self.g_weights = [torch.zeros_like(weight, dtype=self.a.dtype) for weight in self.weights]
-        self.g_biases = [torch.zeros_like(bias, dtype=self.a.dtype) for bias in self.biases if bias is not None]
+        self.g_ab = torch.zeros_like(self.ab)
+        self.g_lists = [
+            [torch.zeros_like(tensor, dtype=self.ab.dtype) for tensor in tensors]
+            for tensors in (self.scales, self.shifts, self.weights, self.biases)
+        ]
 
-    def activation_backward(self, block: Block, layer: int, y: Tensor, g_z: Tensor) -> Tensor:
-        """Return the gradient of y_l from that of z_l, and add up those of scale and shift."""
-        clouds, _ = block
-        scale, shift = self.scales[layer][clouds], self.shifts[layer][clouds]
-        g_z = torch.where(_affine(y, scale, shift) > 0, g_z, self.slope * g_z)
-        self.g_scales[layer][clouds] += (g_z * y).sum((1, 2))
-        self.g_shifts[layer][clouds] += g_z.sum((1, 2))
-        return g_z * scale.to(y.dtype)[:, None, None]
+    def add_sums(self, layer: int, sums: Tensor, first: int) -> None:
+        """Add a block's part of the gradients of a layer's scale and shift."""
+        parts, clouds = by_cloud(sums, self.num_points, first)
+        g_scale, g_shift = parts.sum(1).unbind(1)
+        self.g_lists[0][layer][clouds] += g_scale
+        self.g_lists[1][layer][clouds] += g_shift
 
-    def backward(self, block: Block, y: list[Tensor], g_y: Tensor) -> None:
-        """Add up the gradients that reach a block through g_y, the gradient of its last layer's output."""
-        clouds, points = block
+    def activation_backward(self, layer: int, y: Tensor, first: int, g_z: Tensor) -> Tensor:
+        """Return the gradient of y_l from that of z_l, l > 1."""
+        scale, shift = self.scales[layer], self.shifts[layer]
+        g_y, sums = affine_backward(y, self.num_points, scale, shift, self.slope, first, g_z)
+        self.add_sums(layer, sums, first)
+        return g_y
+
+    def backward(self, first: int, z: list[Tensor], y: list[Tensor], g: Tensor) -> None:
+        """Add up the gradients that reach a block through g, that of y_{m+1}; of z_1, for m = 0."""
         for layer in reversed(range(len(self.weights))):
-            scale, shift = self.scales[layer][clouds], self.shifts[layer][clouds]
-            z = F.leaky_relu_(_affine(y[layer], scale, shift), self.slope)
-            columns, g_columns = z.flatten(0, 2).to(self.dtype), g_y.flatten(0, 2).to(self.dtype)
+            rows, g_rows = z[layer].flatten(0, 1).to(self.type), g.flatten(0, 1).to(self.type)
             # The transpose of gᵀz: oneDNN is fastest with the short side first.
-            self.g_weights[layer] += linear(columns.t(), g_columns.t()).t()
-            if self.g_biases:
-                self.g_biases[layer] += g_y.sum((0, 1, 2))
-            g_z = _product(g_y, self.weights[layer].t(), None, self.dtype)
-            g_y = self.activation_backward(block, layer, y[layer], g_z)
-        self.g_b[clouds, points] = g_y.sum(2)
-        rows = _rows(self.idx[clouds, points], self.a.shape[1])
-        _add_rows(self.g_a[clouds].flatten(0, 1), rows, g_y.flatten(0, 2))
+            self.g_lists[2][layer] += linear(rows.t(), g_rows.t()).t()
+            if self.biases:
+                self.g_lists[3][layer] += g.sum((0, 1))
+            g = self._product(g, self.weights[layer].t())
+            if layer:
+                g = self.activation_backward(layer, y[layer - 1], first, g)
+        inputs = self.ab, self.idx, self.scales[0], self.shifts[0], self.slope
+        self.add_sums(0, self.passes.activated_backward(*inputs, first, g.contiguous(), self.g_ab), first)
 
-    def gradients(self) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-        biases = [bias for bias in self.biases if bias is not None]
+    def gradients(self) -> "Gradients":
         lists = (
             [g.to(of.dtype) for g, of in zip(g_list, of_list, strict=True)]
-            for g_list, of_list in (
-                (self.g_scales, self.scales),
-                (self.g_shifts, self.shifts),
-                (self.g_weights, self.weights),
-                (self.g_biases, biases),
-            )
+            for g_list, of_list in zip(self.g_lists, (self.scales, self.shifts, self.weights, self.biases), strict=True)
         )
-        return torch.cat([self.g_a, self.g_b], dim=-1).to(self.dtype), *lists  # type: ignore[return-value]
-
-
-def _add_rows(total: Tensor, rows: Tensor, values: Tensor) -> None:
-    """Add values (E, C) to the rows (E,) of total (R, C), in an order that repeats."""
-    if total.device.type == "cpu":
-        total.index_add_(0, rows, values)
-        return
-    reached, order = torch.sort(rows, stable=True)
-    bounds = torch.searchsorted(reached, torch.arange(len(total) + 1, device=rows.device))
-    total += torch.segment_reduce(values[order], "sum", offsets=bounds, initial=0)
+        return self.g_ab.to(self.type), *lists  # type: ignore[return-value]
 
 
 Lists = Sequence[Tensor]
@@ -162,25 +144,22 @@ def layers_aggregate(
     """Return extreme, arg (B, N, C), mean, var (B, C) of y_{m+1}: see `dgcnn_ws.ops.layers_aggregate`."""
     edges = _Edges(ab, idx, scales, shifts, weights, biases, slope)
     (batch, num_points, k), channels = idx.shape, len(weights[-1])
-    sign = use_max.to(edges.a.dtype) * 2 - 1
-    extreme = edges.a.new_empty(batch, num_points, channels)
+    extreme = edges.ab.new_empty(batch, num_points, channels)
     arg = torch.empty(extreme.shape, dtype=arg_dtype(k), device=ab.device)
-    means = extreme.new_zeros(batch, channels, dtype=torch.float64)
-    squares, count = torch.zeros_like(means), 0
-    for clouds, points in _blocks(ab, idx, weights):
-        y = edges.outputs((clouds, points))[-1]
-        best, place = (y * sign).max(2)
-        extreme[clouds, points], arg[clouds, points] = best * sign, place.to(arg.dtype)
-        # Pooled block by block: squares about a block's own mean do not cancel.
-        mean = y.mean((1, 2), keepdim=True)
-        square = (y - mean).square().sum((1, 2), dtype=torch.float64)
-        edges_here = y.shape[1] * k
-        count = edges_here if points.start in (None, 0) else count + edges_here
-        gap = mean.double().flatten(1) - means[clouds]
-        means[clouds] += gap * (edges_here / count)
-        squares[clouds] += square + gap.square() * (edges_here * (count - edges_here) / count)
-    variance = squares / max(1, num_points * k)
-    return extreme.to(ab.dtype), arg, means.to(extreme.dtype), variance.to(extreme.dtype)
+    centre = extreme.new_zeros(batch, channels)
+    sums = torch.zeros(2, batch, channels, dtype=torch.float64, device=ab.device)
+    for first, last in edges.blocks():
+        y = edges.outputs(first, last)[1][-1]
+        parts, clouds = by_cloud(y, num_points, first)
+        if first % num_points == 0:  # squares about a mean of some of a cloud's edges do not cancel
+            centre[clouds] = parts[:, :: max(1, parts.shape[1] // 16)].mean((1, 2))
+        here = slice(first, last)
+        found = edges.passes.extremes(y, num_points, use_max, centre, first)
+        extreme.flatten(0, 1)[here], arg.flatten(0, 1)[here] = found[:2]
+        sums[:, clouds] += by_cloud(found[2], num_points, first)[0].sum(1, dtype=torch.float64).transpose(0, 1)
+    offset, square = sums / max(1, num_points * k)
+    mean, var = offset + centre, (square - offset * offset).clamp_min_(0)
+    return extreme.to(ab.dtype), arg, mean.to(extreme.dtype), var.to(extreme.dtype)
 
 
 @layers_aggregate.register_fake
@@ -212,18 +191,15 @@ def layers_aggregate_backward(
     """Return the gradients of ab, scales, shifts, weights and biases; one that is None counts as zero."""
     edges = _Edges(ab, idx, scales, shifts, weights, biases, slope)
     edges.start_gradients()
-    count = idx.shape[1] * idx.shape[2]
-    for clouds, points in _blocks(ab, idx, weights):
-        y = edges.outputs((clouds, points))
-        g_y = torch.zeros_like(y[-1])
-        if g_var is not None:
-            g_y += g_var[clouds, None, None] * (2 / count) * (y[-1] - mean[clouds, None, None])
-        if g_mean is not None:
-            g_y += g_mean[clouds, None, None] / count
-        if g_extreme is not None:
-            chosen = arg[clouds, points].long().unsqueeze(2)
-            g_y.scatter_add_(2, chosen, g_extreme[clouds, points].to(g_y.dtype).unsqueeze(2))
-        edges.backward((clouds, points), y, g_y)
+    (_, num_points, k), zero = idx.shape, torch.zeros_like(mean)
+    slope_of_y = zero if g_mean is None else g_mean / (num_points * k)
+    curve = zero if g_var is None else g_var * (2 / (num_points * k))
+    g_points = torch.zeros_like(arg, dtype=mean.dtype) if g_extreme is None else g_extreme
+    for first, last in edges.blocks():
+        z, y = edges.outputs(first, last)
+        chosen = arg.flatten(0, 1)[first:last], g_points.flatten(0, 1)[first:last]
+        g_y = edges.passes.extremes_backward(y[-1], num_points, mean, slope_of_y, curve, *chosen, first)
+        edges.backward(first, z, y, g_y)
     return edges.gradients()
 
 
@@ -233,10 +209,11 @@ def edges_mean(
 ) -> Tensor:
     """Return the mean (B, N, C) over the neighbours of z_{m+1}: see `dgcnn_ws.ops.edges_mean`."""
     edges = _Edges(ab, idx, scales, shifts, weights, biases, slope)
-    out = edges.a.new_empty(*idx.shape[:2], scales[-1].shape[1])
-    for clouds, points in _blocks(ab, idx, weights):
-        y = edges.outputs((clouds, points))[-1]
-        out[clouds, points] = F.leaky_relu_(_affine(y, scales[-1][clouds], shifts[-1][clouds]), slope).mean(2)
+    out = edges.ab.new_empty(*idx.shape[:2], scales[-1].shape[1])
+    for first, last in edges.blocks():
+        z, y = edges.outputs(first, last)
+        activated = edges.activation(len(weights), y[-1], first) if y else z[0]
+        out.flatten(0, 1)[first:last] = activated.mean(1)
     return out.to(ab.dtype)
 
 
@@ -259,11 +236,13 @@ def edges_mean_backward(
     """Return the gradients of ab, scales, shifts, weights and biases."""
     edges = _Edges(ab, idx, scales, shifts, weights, biases, slope)
     edges.start_gradients()
-    for clouds, points in _blocks(ab, idx, weights):
-        y = edges.outputs((clouds, points))
-        g_z = (g_out[clouds, points].to(edges.a.dtype) / idx.shape[2]).unsqueeze(2)
-        g_y = edges.activation_backward((clouds, points), len(weights), y[-1], g_z)
-        edges.backward((clouds, points), y, g_y)
+    g_points = (g_out.to(edges.ab.dtype) / idx.shape[2]).flatten(0, 1)
+    for first, last in edges.blocks():
+        z, y = edges.outputs(first, last)
+        g = g_points[first:last].unsqueeze(1).expand(-1, idx.shape[2], -1)
+        if y:
+            g = edges.activation_backward(len(weights), y[-1], first, g)
+        edges.backward(first, z, y, g)
     return edges.gradients()
 
 

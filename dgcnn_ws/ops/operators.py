@@ -38,6 +38,11 @@ def _kernels_for(x: Tensor) -> ModuleType:
     return reference if _forced else _fastest(x.device.type)
 
 
+def compiled_on(x: Tensor) -> bool:
+    """Return whether compiled kernels run on x."""
+    return _kernels_for(x) is not reference
+
+
 @cache
 def _fastest(device_type: str) -> ModuleType:
     """Return the compiled kernels for a kind of device, or the reference where their compiler is missing."""
