@@ -2,8 +2,8 @@
 
 Time: milliseconds per cloud, the median over rounds in which the implementations take turns in one process,
 after a warm-up. A training step is forward pass, cross entropy, backward pass, fused Adam and
-zero_grad; inference is a forward pass. The speed-up is the reference's time over this one's, taken round by
-round: median and range.
+zero_grad; inference is a forward pass. The speed-up is the time of a setting's first implementation over this
+one's, taken round by round: median and range.
 
 Floor: the multiply-adds that no implementation avoids (distances and products on points, nothing on edges) at
 the rate of the best matrix product, timed in the same rounds on the shape of the shared convolution.
@@ -36,6 +36,8 @@ MODES = {
     "train": "training step",
     "inference": "inference",
     "layers": "EdgeConv layers, graph given: forward and backward pass",
+    "ragged": "EdgeConv 64 -> 64 on clouds of different sizes, graph given: forward and backward pass",
+    "ragged_deep": "EdgeConv 64 -> 64, 64 on clouds of different sizes, graph given: forward and backward pass",
 }
 
 
@@ -43,7 +45,9 @@ MODES = {
 class Arguments:
     modes: str = "train,inference,layers"
     """What to measure, with commas between: train | inference | layers (four EdgeConvs in a row, graph given,
-    against torch_geometric's; beside other modes only at the first batch size and number of points)."""
+    against torch_geometric's; beside other modes only at the first batch size and number of points) | ragged,
+    ragged_deep (one EdgeConv of one or two convolutions, graph given, against torch_geometric's, on clouds of
+    an eighth of --num-points up to it)."""
     batch_sizes: str = "1,4,16"
     """Clouds in a step, with commas between."""
     num_points: str = "1024,2048"
@@ -156,7 +160,7 @@ def with_range(values: dict[str, float]) -> str:
 
 
 def speedup(row: dict[str, Any]) -> str:
-    if row["implementation"] == "reference":
+    if row["implementation"] == benchmark.IMPLEMENTATIONS[row["mode"]][0]:
         return "1"
     return with_range(row["speedup"]) if "speedup" in row else "-"
 

@@ -94,6 +94,17 @@ def test_layers_alone_are_measured_everywhere(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.usefixtures("quick")
+def test_ragged_clouds_against_torch_geometric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "ragged.svg"
+    small = [*SMALL, "--modes", "ragged,ragged_deep", "--norms", "bn,ws_gn", "--num-points", 48]
+    code, out, err = run(capsys, *small, "--plot", picture)
+    assert code == 0, err
+    rows = [line.split() for line in out.splitlines() if line.startswith(("bn ", "ws_gn "))]
+    assert [row[3] for row in rows] == ["torch_geometric", "fused"] * (len(rows) // 2) and len(rows) >= 12
+    assert "clouds of different sizes" in out and "<svg" in picture.read_text()
+
+
+@pytest.mark.usefixtures("quick")
 def test_threads_are_the_ones_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures.json"
     small = [*SMALL, "--modes", "inference", "--norms", "bn", "--batch-sizes", 1]

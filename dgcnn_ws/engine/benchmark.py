@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dgcnn_ws import ops
+from dgcnn_ws.engine import ragged
 from dgcnn_ws.engine.devices import keep_freed_memory, memory_bytes, peak_memory_bytes, proc_bytes, reset_peak_memory
 from dgcnn_ws.models import DGCNN
 from dgcnn_ws.nn.edge_conv import EdgeConv
@@ -35,7 +36,9 @@ IMPLEMENTATIONS = {
     "train": ("reference", "fused"),
     "inference": ("reference", "fused"),
     "layers": ("reference", "fused", "torch_geometric"),
-}
+    "ragged": ("torch_geometric", "fused"),
+    "ragged_deep": ("torch_geometric", "fused"),
+}  # the first is what the others' speed-up is over
 LONG = 2.0  # seconds of a step that is neither repeated to warm up nor to average
 SHORTEST = 0.1  # seconds a time is taken over: shorter steps are repeated
 
@@ -46,7 +49,10 @@ Product = Callable[[Tensor, Tensor], Tensor]  # (rows, C), (C', C) -> (rows, C')
 
 @dataclass(frozen=True)
 class Setting:
-    """What every implementation does in turn: a training step, inference, or EdgeConvs on a given graph."""
+    """What every implementation does in turn: a training step, inference, or EdgeConvs on a given graph.
+
+    Of ragged clouds num_points is what the largest has.
+    """
 
     mode: str
     norm: str
@@ -57,6 +63,11 @@ class Setting:
     precision: str = "32"
     device: str = "cpu"
     threads: int = 1
+
+    @property
+    def sizes(self) -> list[int]:
+        """The points of each ragged cloud."""
+        return ragged.cloud_sizes(self.batch_size, self.num_points, self.k)
 
     @property
     def head_norm(self) -> str | None:
@@ -70,6 +81,13 @@ class Setting:
 
 
 # --- the floor: arithmetic that no implementation avoids ---
+
+
+def ragged_multiply_adds(setting: Setting) -> dict[str, int]:
+    """Return the multiply-adds of a ragged cloud, on average: its first convolution on points, others on edges."""
+    points, widths = sum(setting.sizes) / setting.batch_size, ragged.CHANNELS[setting.mode]
+    deeper = sum(points * setting.k * c_in * c_out for c_in, c_out in pairwise(widths))
+    return {"edge_convs": round(3 * (points * ragged.IN_CHANNELS * 2 * widths[0] + deeper))}
 
 
 def multiply_adds(mode: str, num_points: int, emb_dims: int = 1024) -> dict[str, int]:
@@ -124,7 +142,10 @@ def floor_seconds(setting: Setting, products: Times) -> list[float]:
         products: of each of `product_steps`; neighbour distances stay float32 in any precision.
     """
     size = product_multiply_adds(setting)
-    adds = multiply_adds(setting.mode, setting.num_points, setting.emb_dims)
+    if setting.mode in ragged.CHANNELS:
+        adds = ragged_multiply_adds(setting)
+    else:
+        adds = multiply_adds(setting.mode, setting.num_points, setting.emb_dims)
     distances = adds.pop("distances", 0)
     best = [min(times) / size for times in zip(*products.values(), strict=True)]
     exact = [times for name, times in products.items() if name.startswith("float32")]
@@ -138,6 +159,8 @@ def floor_seconds(setting: Setting, products: Times) -> list[float]:
 def make_step(setting: Setting, implementation: str) -> Step:
     """Return a step on random clouds, with weights, optimizer state and input in place."""
     torch.manual_seed(0)
+    if setting.mode in ragged.CHANNELS:
+        return _ragged_step(setting, implementation)
     points = F.normalize(torch.randn(setting.batch_size, 3, setting.num_points), dim=1).to(setting.device)
     if setting.mode == "layers":
         return _layers_step(setting, implementation, points)
@@ -248,6 +271,24 @@ def _layers_step(setting: Setting, implementation: str, points: Tensor) -> Step:
     return step
 
 
+def _ragged_step(setting: Setting, implementation: str) -> Step:
+    sizes = setting.sizes
+    layer = ragged.make_edge_conv(setting.mode, setting.norm, GROUPS, implementation).to(setting.device)
+    points, edge_index, batch = (tensor.to(setting.device) for tensor in ragged.clouds_of(sizes, setting.k))
+    gradient = torch.randn(len(points), ragged.CHANNELS[setting.mode][-1], device=points.device)
+    points.requires_grad_()
+
+    def step(clouds: int) -> None:
+        count = sum(sizes[:clouds])
+        with setting.autocast():
+            out = ragged.call(layer, points[:count], edge_index[:, : count * setting.k], batch[:count])
+        out.backward(gradient[:count].to(out.dtype))
+        layer.zero_grad()
+        points.grad = None
+
+    return step
+
+
 # --- time ---
 
 
@@ -300,6 +341,8 @@ def edge_tensor_bytes(setting: Setting, implementation: str) -> int:
     """Estimate the bytes of all tensors with a row for each edge that exist at the same time."""
     if implementation == "fused":
         return 0
+    if setting.mode in ragged.CHANNELS:
+        return 4 * sum(setting.sizes) * setting.k * ragged.numbers_per_edge(setting.mode)
     edges = setting.batch_size * setting.num_points * setting.k
     widths = list(pairwise(CHANNELS))
     if setting.mode == "inference":  # one layer's edge features, product, norm and activation
@@ -415,8 +458,8 @@ def measure(setting: Setting, rounds: int, patience: float, max_memory_bytes: fl
             "product_gflops": {product: 2e-9 * size / median(taken) for product, taken in products.items()},
             "rounds": len(seconds),
         }
-        if "reference" in run:
-            ratios = [r / s for r, s in zip(times["reference"], seconds, strict=True)]
+        if (first := IMPLEMENTATIONS[setting.mode][0]) in run:
+            ratios = [r / s for r, s in zip(times[first], seconds, strict=True)]
             rows[name]["speedup"] = spread(ratios)
     return list(rows.values())
 

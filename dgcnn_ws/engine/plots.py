@@ -65,10 +65,10 @@ def draw_benchmark(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     """Draw time and memory per cloud against the batch size, and against the points where there are several.
 
     Args:
-        rows: of `benchmark.measure`. EdgeConv layers are drawn where there is nothing else.
+        rows: of `benchmark.measure`. EdgeConvs alone are drawn where there is nothing else.
     """
     measured = [row for row in rows if not row["refusal"]]
-    measured = [row for row in measured if row["mode"] != "layers"] or measured
+    measured = [row for row in measured if row["mode"] in ("train", "inference")] or measured
     points, sizes = (sorted({row[axis] for row in measured}) for axis in ("num_points", "batch_size"))
     several = len(points) > 1
     figure = Figure(figsize=(8.5, 3.4 * (1 + several) + 1.2), layout="constrained")
@@ -88,7 +88,7 @@ def draw_benchmark(rows: list[dict[str, Any]], title: str, path: Path) -> None:
 
 # Okabe and Ito's colours, which differ for every kind of colour vision.
 _COLOURS = {"reference": "#D55E00", "fused": "#0072B2", "torch_geometric": "#009E73"}
-_DASHES = {"train": "-", "inference": "--", "layers": "-"}
+_DASHES = {"train": "-", "inference": "--", "layers": "-", "ragged": "-.", "ragged_deep": ":"}
 _MARKERS = "os^Dv"
 
 

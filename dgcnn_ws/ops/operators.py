@@ -38,6 +38,11 @@ def _kernels_for(x: Tensor) -> ModuleType:
     return reference if _forced else _fastest(x.device.type)
 
 
+def compiled_on(x: Tensor) -> bool:
+    """Return whether compiled kernels run on x."""
+    return _kernels_for(x) is not reference
+
+
 @cache
 def _fastest(device_type: str) -> ModuleType:
     """Return the compiled kernels for a kind of device, or the reference where their compiler is missing."""
@@ -68,6 +73,17 @@ def knn(x: Tensor, k: int) -> Tensor:
 @knn.register_fake
 def _(x: Tensor, k: int) -> Tensor:
     return x.new_empty((x.shape[0], x.shape[1], k), dtype=torch.int64)
+
+
+@torch.library.custom_op("dgcnn_ws::dilate", mutates_args=())
+def dilate(x: Tensor, idx: Tensor, dilation: int) -> Tensor:
+    """Return every dilation-th of idx (B, N, k) by distance in x, the nearest first."""
+    return reference.dilate(x, idx, dilation)
+
+
+@dilate.register_fake
+def _(x: Tensor, idx: Tensor, dilation: int) -> Tensor:
+    return idx.new_empty((*idx.shape[:2], (idx.shape[2] - 1) // dilation + 1))
 
 
 @torch.library.custom_op("dgcnn_ws::edge_aggregate", mutates_args=())

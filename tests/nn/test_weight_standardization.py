@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.nn import WSConv1d, WSConv2d, WSLinear, standardize_weight
+from dgcnn_ws.nn import WSConv1d, WSConv2d, WSConv3d, WSLinear, standardize_weight
 
 Row = list[float]
 LAYERS = [
@@ -17,6 +17,7 @@ LAYERS = [
     (WSConv2d, nn.Conv2d, (6, 4, 3), {}, (2, 6, 9, 8)),
     (WSConv2d, nn.Conv2d, (6, 4, (3, 2)), {"stride": (2, 1), "dilation": 2, "groups": 2}, (2, 6, 9, 8)),
     (WSConv2d, nn.Conv2d, (6, 4, 3), {"padding": 1, "padding_mode": "reflect", "bias": False}, (2, 6, 9, 8)),
+    (WSConv3d, nn.Conv3d, (6, 4, (1, 3, 2)), {"stride": (1, 2, 1), "groups": 2}, (2, 6, 3, 9, 8)),
     (WSLinear, nn.Linear, (6, 4), {}, (2, 3, 6)),
     (WSLinear, nn.Linear, (6, 4), {"bias": False}, (2, 6)),
 ]

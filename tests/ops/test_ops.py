@@ -92,3 +92,18 @@ def test_errors_name_the_thing_and_the_value(call, message):
 def test_a_sound_graph_passes():
     check_graph(torch.randint(0, 5, (2, 5, 3)), 2, 5)
     check_graph(idx[:0], 0, 5)
+
+
+@pytest.mark.parametrize("k, dilation", [(1, 3), (4, 1), (4, 2), (3, 5)])
+def test_dilated_neighbours_are_those_of_every_dth_rank(k: int, dilation: int) -> None:
+    x = torch.randn(2, 11, 3, dtype=torch.float64)
+    ranked = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").argsort(2)
+    expected = ranked[..., : (k - 1) * dilation + 1 : dilation]
+    assert torch.equal(knn(x, k, dilation).sort(2).values, expected.sort(2).values)
+
+
+def test_wrong_dilations_are_refused() -> None:
+    with pytest.raises(InputError, match="dilation=0"):
+        knn(torch.zeros(1, 4, 3), 2, 0)
+    with pytest.raises(InputError, match="k=3 neighbours at dilation 2 need at least 5 points; this cloud has 4"):
+        knn(torch.zeros(1, 4, 3), 3, 2)
