@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from dgcnn_ws.engine.checkpoint import replacing
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.nn.edge_conv import EdgeBlock
 from dgcnn_ws.nn.weight_standardization import WSConv1d, WSConv2d, WSLinear, standardize_weight
 from dgcnn_ws.ops import reference
 
@@ -87,7 +88,7 @@ def export(
     write, load = FORMATS[path.suffix]
     if path.suffix == ".onnx":
         require("onnx", "onnxscript", "onnxruntime")
-    model = bake(model).cpu().eval()
+    model = prepare(model)
     program = trace(model, inputs(2, min(points for _, points in sizes)))
     content = write(program, metadata or {})
     run = load(content)
@@ -100,12 +101,17 @@ def export(
     return checks
 
 
-def bake(model: nn.Module) -> nn.Module:
-    """Return a copy of `model` whose standardized layers are torch's plain ones, of the same function."""
-    model = copy.deepcopy(model)
+def prepare(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` on the CPU, in evaluation mode, of layers that any program knows.
+
+    Standardized layers become torch's plain ones; blocks that need their edges are written literally, on all of them.
+    """
+    model = copy.deepcopy(model).cpu().eval()
     plain = {WSConv1d: nn.Conv1d, WSConv2d: nn.Conv2d, WSLinear: nn.Linear}
     for module in model.modules():
-        if type(module) in plain:
+        if isinstance(module, EdgeBlock) and (len(module.deeper) or module.aggr != "max"):
+            module.backend = "reference"
+        elif type(module) in plain:
             assert isinstance(module.weight, nn.Parameter)
             with torch.no_grad():
                 module.weight.copy_(standardize_weight(module.weight))
@@ -129,16 +135,21 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
 
 def in_plain_torch(operator: torch._ops.OpOverload) -> Callable[..., Any]:
     """Return a function of torch's own operators that computes what one of ours does."""
-    own: dict[str, Callable[..., Any]] = {"knn": knn, "linear": F.linear}
+    own: dict[str, Callable[..., Any]] = {"knn": knn, "dilate": dilate, "linear": F.linear}
     return own.get(operator._opname) or getattr(reference, operator._opname)
 
 
 def knn(x: Tensor, k: int) -> Tensor:
-    """Return idx (B, N, k) as `ops.knn` does, by one product, which every runtime has and is fast at."""
+    """Return idx (B, N, k) as `ops.knn` does, by one product, which every runtime is fast at; the nearest first."""
     x = x.to(reference.compute_dtype(x))
     x = x - x.mean(1, keepdim=True)  # or squares and products would be large, and their difference rounded
     distance = x.square().sum(2).unsqueeze(1) - 2 * (x @ x.mT)  # (B, N, N), up to a constant per row
-    return distance.topk(k, dim=2, largest=False, sorted=False).indices
+    return distance.topk(k, dim=2, largest=False, sorted=True).indices
+
+
+def dilate(x: Tensor, idx: Tensor, dilation: int) -> Tensor:
+    """Return every dilation-th of idx (B, N, k), which `knn` above has put in order."""
+    return idx[:, :, ::dilation]
 
 
 @contextmanager

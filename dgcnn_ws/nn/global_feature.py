@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dgcnn_ws import ops
-from dgcnn_ws.nn.edge_conv import check_backend, negative_slope
+from dgcnn_ws.nn.backend import check_backend, negative_slope
 from dgcnn_ws.nn.norm import affine_from_moments, affine_sign, make_layer
 from dgcnn_ws.nn.weight_standardization import effective_weight
 

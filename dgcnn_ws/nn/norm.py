@@ -7,6 +7,8 @@
 | `ws_bn`  | standardized | batch norm                                                              |
 | `bn`     | plain        | batch norm                                                              |
 | `ws_bcn` | standardized | batch-channel norm, micro-batch form (https://arxiv.org/abs/1911.09738) |
+
+None in the word's place: plain weights, and `torch.nn.Identity` for a norm.
 """
 
 from collections.abc import Callable, Iterator
@@ -61,6 +63,11 @@ class RunningEstimates(nn.Module):
         if not self.training:
             return self.running_mean, self.running_var
         return operators.snapshot(self.running_mean), operators.snapshot(self.running_var)
+
+    def reset_parameters(self) -> None:
+        """Forget all that was observed."""
+        for value, start in ((self.running_mean, 0), (self.running_var, 1), (self.num_updates, 0), (self.pending, 0)):
+            value.fill_(start)
 
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor) -> None:
@@ -136,6 +143,13 @@ class BatchChannelNorm(RunningEstimates):
         self.group_weight = nn.Parameter(torch.ones(groups))
         self.group_bias = nn.Parameter(torch.zeros(groups))
 
+    def reset_parameters(self) -> None:
+        """Forget all that was observed; factors 1 and terms 0."""
+        super().reset_parameters()
+        for factor, term in ((self.weight, self.bias), (self.group_weight, self.group_bias)):
+            nn.init.ones_(factor)
+            nn.init.zeros_(term)
+
     def extra_repr(self) -> str:
         return f"{self.groups}, {len(self.weight)}, eps={self.eps}, momentum={self.momentum}"
 
@@ -200,20 +214,25 @@ NORMS = {
 }
 
 
-def norm_kind(word: str) -> NormKind:
-    """Look a norm word up. Raises InputError where there is no such norm."""
+NO_NORM = NormKind(_PLAIN, lambda *_: nn.Identity(), standardized=False)
+
+
+def norm_kind(word: str | None) -> NormKind:
+    """Look a norm word up; None is no norm. Raises InputError where there is no such norm."""
+    if word is None:
+        return NO_NORM
     if word not in NORMS:
         raise InputError(f"norm {word!r} is unknown. Choose one of {', '.join(NORMS)}.")
     return NORMS[word]
 
 
 def make_layer(
-    word: str, in_channels: int, out_channels: int, *, bias: bool, groups: int, eps: float = 1e-5, dims: int
+    word: str | None, in_channels: int, out_channels: int, *, bias: bool, groups: int, eps: float = 1e-5, dims: int
 ) -> tuple[Layer, nn.Module]:
     """Return a layer and the norm that follows it, as `word` says.
 
     Args:
-        word: one of `NORMS`.
+        word: one of `NORMS`, or None for no norm.
         groups: groups of a group norm; lowered to the largest divisor of `out_channels`.
         dims: 0 for a linear layer, 1 or 2 for a 1×1 convolution over as many dimensions.
     """
@@ -226,6 +245,13 @@ def make_layer(
 # --- A norm as an affine map computed from moments, for the paths that never build the tensor it normalises. ---
 
 
+def needs_moments(norm: nn.Module) -> bool:
+    """Return whether `norm` normalises by moments of its input; no, where it is none or uses stored statistics."""
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        return norm.training or norm.running_mean is None
+    return not isinstance(norm, nn.Identity)
+
+
 def affine_sign(norm: nn.Module) -> Tensor:
     """Return the sign (C,) of the factor that `norm` multiplies each channel with: 1, or −1 where negative."""
     weight = norm.weight
@@ -235,20 +261,22 @@ def affine_sign(norm: nn.Module) -> Tensor:
     return torch.where(weight.detach() < 0, -1.0, 1.0)
 
 
-def affine_from_moments(norm: nn.Module, mean: Tensor, var: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def affine_from_moments(norm: nn.Module, mean: Tensor, var: Tensor, count: int | Tensor) -> tuple[Tensor, Tensor]:
     """Return the scale and shift that `norm` would apply to a tensor of these moments.
 
     norm(x) = scale x + shift. In training the running statistics of a batch norm and the running estimates of
     a batch-channel norm are updated as by `norm(x)` itself.
 
     Args:
-        norm: GroupNorm, BatchNorm1d/2d or BatchChannelNorm.
+        norm: GroupNorm, BatchNorm1d/2d, BatchChannelNorm or Identity.
         mean, var: (B, C), mean and biased variance of each cloud's channels.
-        count: the number of values behind each of them.
+        count: the number of values behind each of them; (B,) where clouds have different numbers.
 
     Returns:
         scale, shift: (B, C) each.
     """
+    if isinstance(norm, nn.Identity):
+        return torch.ones_like(mean), torch.zeros_like(mean)
     if isinstance(norm, nn.GroupNorm):
         return _group_affine(norm.num_groups, norm.eps, norm.weight, norm.bias, mean, var)
     if isinstance(norm, nn.modules.batchnorm._BatchNorm):
@@ -276,20 +304,27 @@ def _group_affine(
 
 
 def _batch_affine(
-    norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, var: Tensor, count: int
+    norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, var: Tensor, count: int | Tensor
 ) -> tuple[Tensor, Tensor]:
-    batch_size = mean.shape[0]  # len() would fix the batch size of an exported network
     if norm.training or norm.running_mean is None or norm.running_var is None:
-        if batch_size * count == 1:
+        values = mean.shape[0] * count if isinstance(count, int) else int(count.sum())
+        if values == 1:
             raise ValueError("BatchNorm in training needs more than 1 value per channel; it got 1.")
-        batch_mean = mean.mean(0)
-        batch_var = (var + (mean - batch_mean).square()).mean(0)
+        batch_mean = _pooled(mean, count)
+        batch_var = _pooled(var + (mean - batch_mean).square(), count)
         if norm.training and norm.running_mean is not None:
-            _track_batch(norm, batch_mean.detach(), batch_var.detach(), batch_size * count)
+            _track_batch(norm, batch_mean.detach(), batch_var.detach(), values)
     else:
         batch_mean, batch_var = norm.running_mean, norm.running_var
     scale = norm.weight * (batch_var + norm.eps).rsqrt()
     return scale.expand_as(mean), (norm.bias - batch_mean * scale).expand_as(mean)
+
+
+def _pooled(means: Tensor, count: int | Tensor) -> Tensor:
+    """Return the mean (C,) of all values from each cloud's mean (B, C) of `count` values."""
+    if isinstance(count, int):
+        return means.mean(0)
+    return (count / count.sum()).to(means.dtype) @ means
 
 
 @torch.no_grad()

@@ -3,11 +3,14 @@
 Each runs compiled kernels where there are some (Numba on the CPU, Triton on CUDA) and plain torch elsewhere.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.ops import operators
+from dgcnn_ws.ops import on_edges, operators
 from dgcnn_ws.ops.operators import kernels
 from dgcnn_ws.ops.product import linear
 
@@ -15,38 +18,48 @@ __all__ = [
     "check_graph",
     "column_moments",
     "edge_aggregate",
+    "edges_mean",
     "kernels",
     "knn",
+    "layers_aggregate",
     "linear",
     "mean_act",
     "scale_shift_act",
 ]
 
 
-def knn(x: Tensor, k: int) -> Tensor:
+def knn(x: Tensor, k: int, dilation: int = 1) -> Tensor:
     """Find the k nearest neighbours of each point within its cloud, itself included.
+
+    With a dilation d, every d-th of them by distance: the point itself, its neighbour of rank d, 2d, ... (k - 1) d.
 
     Distances are Euclidean, in float32 (float64 for float64) whatever autocast says; memory is linear in N.
     The order of the k neighbours and the choice among equal distances are unspecified. Not differentiable.
 
     Args:
         x: (B, N, C) points or features, floating.
-        k: neighbours per point, 1 <= k <= N.
+        k: neighbours per point, 1 <= k.
+        dilation: d >= 1; (k - 1) d + 1 <= N.
 
     Returns:
         idx (B, N, k) int64, k distinct point numbers in 0..N-1 for each point.
 
     Raises:
-        InputError: x is not a floating (B, N, C) tensor, or k is not in 1..N.
+        InputError: x is not a floating (B, N, C) tensor, k or dilation is below 1, or N is too small for them.
     """
     _check_points(x, "x")
-    if k < 1:
-        raise InputError(f"k={k} neighbours make no graph; k is at least 1.")
-    if k > x.shape[1]:
+    for name, value in (("k", k), ("dilation", dilation)):
+        if value < 1:
+            raise InputError(f"{name}={value} neighbours make no graph; {name} is at least 1.")
+    nearest = (k - 1) * dilation + 1
+    if nearest > x.shape[1]:
+        spread = f" at dilation {dilation}" if dilation > 1 else ""
         raise InputError(
-            f"k={k} neighbours need at least {k} points; this cloud has {x.shape[1]}. Lower k or use more points."
+            f"k={k} neighbours{spread} need at least {nearest} points; this cloud has {x.shape[1]}. "
+            "Lower k or use more points."
         )
-    return operators.knn(x.detach(), k)
+    idx = operators.knn(x.detach(), nearest)
+    return idx if dilation == 1 else operators.dilate(x.detach(), idx, dilation)
 
 
 def check_graph(idx: Tensor, batch_size: int, num_points: int) -> None:
@@ -99,15 +112,73 @@ def edge_aggregate(ab: Tensor, idx: Tensor, sign: Tensor) -> tuple[Tensor, Tenso
     Raises:
         InputError: shapes, types or devices do not fit together.
     """
-    _check_points(ab, "ab")
-    _check_idx(idx)
-    if ab.shape[2] % 2:
-        raise InputError(f"ab holds two terms side by side; {ab.shape[2]} channels cannot be halved.")
-    if idx.shape[:2] != ab.shape[:2]:
-        raise InputError(f"idx {tuple(idx.shape)} and ab {tuple(ab.shape)} differ in clouds or points.")
-    _check_device(ab, idx, "idx")
+    _check_edges(ab, idx)
     extreme, _, mean, var = operators.edge_aggregate(ab, idx, _use_max(sign, ab, ab.shape[2] // 2))
     return extreme, mean, var
+
+
+def layers_aggregate(
+    ab: Tensor,
+    idx: Tensor,
+    scales: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    negative_slope: float,
+    sign: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take extremes over the neighbours, and the moments, of edge features behind m further layers.
+
+        y_1,ij = a_j + b_i,    y_{l+1} = weight_l leaky_relu(scale_l y_l + shift_l) + bias_l,    l = 1..m
+
+    As `edge_aggregate`, which is m = 0, of y_{m+1} instead of y_1. Edges are computed a block of points at a time,
+    and anew in the backward pass: none is kept. Differentiable in all but idx and sign.
+
+    Args:
+        ab: (B, N, 2 C_1) and idx: (B, N, k), as for `edge_aggregate`.
+        scales, shifts: m of (B, C_l).
+        weights: m of (C_{l+1}, C_l).
+        biases: m of (C_{l+1},), or none.
+        negative_slope: of the leaky ReLU, in [0, 1].
+        sign: (C_{m+1},) number, above 0 for the maximum; or bool, true for the maximum.
+
+    Returns:
+        extreme (B, N, C_{m+1}) in ab's type; mean and var (B, C_{m+1}) in float32 (float64 for float64).
+
+    Raises:
+        InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
+    """
+    _check_layers(ab, idx, scales, shifts, weights, biases, negative_slope, last_is_affine=False)
+    if not weights:
+        return edge_aggregate(ab, idx, sign)
+    use_max = _use_max(sign, ab, len(weights[-1]))
+    layers = list(scales), list(shifts), list(weights), list(biases)
+    extreme, _, mean, var = on_edges.layers_aggregate(ab, idx, *layers, negative_slope, use_max)
+    return extreme, mean, var
+
+
+def edges_mean(
+    ab: Tensor,
+    idx: Tensor,
+    scales: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    negative_slope: float,
+) -> Tensor:
+    """Return the mean over the neighbours of leaky_relu(scale_{m+1} y_{m+1} + shift_{m+1}), no edge kept.
+
+    y as in `layers_aggregate`, which takes the same arguments but one scale and one shift less; m = 0 is the mean
+    of the activated a_j + b_i.
+
+    Returns:
+        (B, N, C_{m+1}) in ab's type.
+
+    Raises:
+        InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
+    """
+    _check_layers(ab, idx, scales, shifts, weights, biases, negative_slope, last_is_affine=True)
+    return on_edges.edges_mean(ab, idx, list(scales), list(shifts), list(weights), list(biases), negative_slope)
 
 
 def scale_shift_act(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
@@ -188,6 +259,51 @@ def _check_idx(idx: Tensor) -> None:
         raise InputError(f"The graph idx is {idx.dtype}; point numbers are int64 or int32.")
 
 
+def _check_edges(ab: Tensor, idx: Tensor) -> None:
+    _check_points(ab, "ab")
+    _check_idx(idx)
+    if ab.shape[2] % 2:
+        raise InputError(f"ab holds two terms side by side; {ab.shape[2]} channels cannot be halved.")
+    if idx.shape[:2] != ab.shape[:2]:
+        raise InputError(f"idx {tuple(idx.shape)} and ab {tuple(ab.shape)} differ in clouds or points.")
+    _check_device(ab, idx, "idx")
+
+
+def _check_layers(
+    ab: Tensor,
+    idx: Tensor,
+    scales: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    negative_slope: float,
+    last_is_affine: bool,
+) -> None:
+    _check_edges(ab, idx)
+    affine = len(weights) + last_is_affine
+    if len(scales) != affine or len(shifts) != affine or len(biases) not in (0, len(weights)):
+        raise InputError(
+            f"{len(weights)} weights go with {affine} scales and shifts, and as many biases as weights or none; these "
+            f"are {len(scales)}, {len(shifts)} and {len(biases)}."
+        )
+    widths = [ab.shape[2] // 2, *(len(weight) for weight in weights)]
+    expected: list[tuple[str, Tensor, tuple[int, ...]]] = []
+    for name, factors in (("scale", scales), ("shift", shifts)):
+        expected += [(name, factor, (ab.shape[0], width)) for factor, width in zip(factors, widths, strict=False)]
+    expected += [("weight", w, (c_out, c_in)) for w, (c_in, c_out) in zip(weights, pairwise(widths), strict=True)]
+    expected += [("bias", bias, (width,)) for bias, width in zip(biases, widths[1:], strict=False)]
+    for name, tensor, shape in expected:
+        if tensor.shape != shape:
+            raise InputError(f"A {name} of the layers has shape {tuple(tensor.shape)}; {shape} fits the others.")
+        _check_device(ab, tensor, name)
+    _check_slope(negative_slope)
+
+
+def _check_slope(negative_slope: float) -> None:
+    if not 0 <= negative_slope <= 1:
+        raise InputError(f"negative_slope={negative_slope} is outside [0, 1].")
+
+
 def _check_device(x: Tensor, other: Tensor, name: str) -> None:
     if other.device != x.device:
         raise InputError(f"{name} is on {other.device} and the features are on {x.device}; move one of them.")
@@ -210,5 +326,4 @@ def _check_affine(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float
         if not factor.dtype.is_floating_point:
             raise InputError(f"{name} is {factor.dtype}; convert it to a floating type first.")
         _check_device(x, factor, name)
-    if not 0 <= negative_slope <= 1:
-        raise InputError(f"negative_slope={negative_slope} is outside [0, 1].")
+    _check_slope(negative_slope)

@@ -70,6 +70,17 @@ def _(x: Tensor, k: int) -> Tensor:
     return x.new_empty((x.shape[0], x.shape[1], k), dtype=torch.int64)
 
 
+@torch.library.custom_op("dgcnn_ws::dilate", mutates_args=())
+def dilate(x: Tensor, idx: Tensor, dilation: int) -> Tensor:
+    """Return every dilation-th of idx (B, N, k) by distance in x, the nearest first."""
+    return reference.dilate(x, idx, dilation)
+
+
+@dilate.register_fake
+def _(x: Tensor, idx: Tensor, dilation: int) -> Tensor:
+    return idx.new_empty((*idx.shape[:2], (idx.shape[2] - 1) // dilation + 1))
+
+
 @torch.library.custom_op("dgcnn_ws::edge_aggregate", mutates_args=())
 def edge_aggregate(ab: Tensor, idx: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return extreme, arg, mean and var: `dgcnn_ws.ops.edge_aggregate` and the slots its gradient goes to."""

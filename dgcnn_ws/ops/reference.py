@@ -34,6 +34,19 @@ def knn(x: Tensor, k: int) -> Tensor:
     return idx
 
 
+def dilate(x: Tensor, idx: Tensor, dilation: int) -> Tensor:
+    """Return every dilation-th of idx (B, N, k) by distance in x (B, N, C), the nearest first."""
+    x = x.to(compute_dtype(x))
+    batch, num_points, k = idx.shape
+    out = torch.empty(batch, num_points, (k - 1) // dilation + 1, dtype=idx.dtype, device=idx.device)
+    rows = max(1, BLOCK_BYTES // (x.element_size() * max(1, batch * k * x.shape[2])))
+    for start in range(0, num_points, rows):
+        block = idx[:, start : start + rows]
+        distances = (_gather(x, block) - x[:, start : start + rows].unsqueeze(2)).square().sum(3)
+        out[:, start : start + rows] = block.gather(2, distances.sort(dim=2, stable=True).indices[..., ::dilation])
+    return out
+
+
 def edge_aggregate(ab: Tensor, idx: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return extreme (B, N, C), its slot arg (B, N, C), and mean, var (B, C) of y_ij = a_j + b_i."""
     a, b = ab.to(compute_dtype(ab)).chunk(2, dim=-1)
