@@ -5,7 +5,6 @@ torch (`ops.reference`), so the file holds standard operators alone and convolve
 weights go into it as plain ones.
 """
 
-import copy
 import importlib
 import io
 import json
@@ -24,8 +23,8 @@ from torch.nn import functional as F
 
 from dgcnn_ws.engine.checkpoint import replacing
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.nn.convert import fuse
 from dgcnn_ws.nn.edge_conv import EdgeBlock
-from dgcnn_ws.nn.weight_standardization import WSConv1d, WSConv2d, WSLinear, standardize_weight
 from dgcnn_ws.ops import reference
 
 SIZES = ((1, 1024), (8, 256), (5, 777))  # clouds and points of the batches that a file is checked on
@@ -106,16 +105,10 @@ def prepare(model: nn.Module) -> nn.Module:
 
     Standardized layers become torch's plain ones; blocks that need their edges are written literally, on all of them.
     """
-    model = copy.deepcopy(model).cpu().eval()
-    plain = {WSConv1d: nn.Conv1d, WSConv2d: nn.Conv2d, WSLinear: nn.Linear}
+    model = fuse(model).cpu().eval()
     for module in model.modules():
         if isinstance(module, EdgeBlock) and (len(module.deeper) or module.aggr != "max"):
             module.backend = "reference"
-        elif type(module) in plain:
-            assert isinstance(module.weight, nn.Parameter)
-            with torch.no_grad():
-                module.weight.copy_(standardize_weight(module.weight))
-            module.__class__ = plain[type(module)]  # they differ in their forward alone
     return model
 
 

@@ -12,7 +12,7 @@ Edges point from source j to target i (`source_to_target`). torch_geometric's me
 the weight's columns come in the paper's other order, [x_j − x_i ; x_i].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from dgcnn_ws.nn.edge_conv import EdgeBlock, EdgeGroup
 from dgcnn_ws.nn.graphs import cloud_sizes, edges_of, nearest_neighbours, nearest_sources, regular_graphs, sorted_edges
 from dgcnn_ws.nn.norm import affine_from_moments, needs_moments
 from dgcnn_ws.nn.weight_standardization import effective_weight
+from dgcnn_ws.ops.reference import compute_dtype
 
 Points = Tensor | tuple[Tensor, Tensor]  # of sources and targets alike, or of each
 
@@ -50,7 +51,8 @@ class _GraphBlock(EdgeBlock):
     def reset_parameters(self) -> None:
         """Draw new weights, and start the norms anew."""
         for module in self.modules():
-            if module is not self and callable(reset := getattr(module, "reset_parameters", None)):
+            reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
+            if module is not self and reset is not None:
                 reset()
 
     def _pair(self, x: Points) -> tuple[Tensor, Tensor]:
@@ -106,10 +108,10 @@ def _normalise(norm: nn.Module, y: Tensor, edges: list[int]) -> Tensor:
         return y
     clouds = y.split(edges)
     if needs_moments(norm):
-        moments = [torch.var_mean(cloud.to(norm.weight.dtype), dim=0, correction=0) for cloud in clouds]
+        moments = [torch.var_mean(cloud.to(compute_dtype(y)), dim=0, correction=0) for cloud in clouds]
         var, mean = (torch.stack(parts) for parts in zip(*moments, strict=True))
     else:
-        mean = var = norm.weight.new_zeros(len(clouds), y.shape[1])
+        mean = var = y.new_zeros(len(clouds), y.shape[1], dtype=compute_dtype(y))
     counts = torch.tensor(edges, device=y.device)
     scale, shift = affine_from_moments(norm, mean, var, counts)
     return torch.cat([cloud * scale[i] + shift[i] for i, cloud in enumerate(clouds)])

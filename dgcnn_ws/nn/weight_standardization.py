@@ -1,4 +1,4 @@
-"""Weight Standardization (Qiao et al., https://arxiv.org/abs/1903.10520), for 1D, 2D and linear layers.
+"""Weight Standardization (Qiao et al., https://arxiv.org/abs/1903.10520), for 1D, 2D, 3D and linear layers.
 
 Each output filter w of a layer is used as
 
@@ -64,6 +64,20 @@ class WSConv2d(nn.Conv2d):
     """`torch.nn.Conv2d` that standardizes its weight at every forward pass; same arguments, same state dict.
 
     Shapes: (B, in_channels, H, W) -> (B, out_channels, H', W'). Raises InputError where the fan-in is 1.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]  # the signature is torch's
+        super().__init__(*args, **kwargs)
+        _require_fan_in(self, self.weight[0].numel())
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, standardize_weight(self.weight), self.bias)
+
+
+class WSConv3d(nn.Conv3d):
+    """`torch.nn.Conv3d` that standardizes its weight at every forward pass; same arguments, same state dict.
+
+    Shapes: (B, in_channels, D, H, W) -> (B, out_channels, D', H', W'). Raises InputError where the fan-in is 1.
     """
 
     def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]  # the signature is torch's
