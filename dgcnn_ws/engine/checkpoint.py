@@ -84,12 +84,14 @@ def restore_model(path: Path) -> tuple[nn.Module, Recipe, list[str]]:
     """
     content = load_checkpoint(path)
     recipe = from_config(content["config"], path)
-    num_classes = len(content["class_names"])
+    num_classes, parts = len(content["class_names"]), content.get("part_names", [])
+    if not isinstance(parts, list) or bool(parts) != (recipe.task == "segment"):
+        raise InputError(f"{path} is damaged: its part names do not go with the task {recipe.task}.")
     # First without memory: settings that do not match the weights could ask for any amount of it.
     with torch.device("meta"):
-        expected = build_model(recipe, num_classes).state_dict()
+        expected = build_model(recipe, num_classes, len(parts)).state_dict()
     check_weights(path, expected, content["model"])
-    model = build_model(recipe, num_classes)
+    model = build_model(recipe, num_classes, len(parts))
     model.load_state_dict(content["model"])
     return model, recipe, content["class_names"]
 

@@ -87,7 +87,7 @@ def export(
     write, load = FORMATS[path.suffix]
     if path.suffix == ".onnx":
         require("onnx", "onnxscript", "onnxruntime")
-    model = prepare(model)
+    model = exportable(model)
     program = trace(model, inputs(2, min(points for _, points in sizes)))
     content = write(program, metadata or {})
     run = load(content)
@@ -100,7 +100,7 @@ def export(
     return checks
 
 
-def prepare(model: nn.Module) -> nn.Module:
+def exportable(model: nn.Module) -> nn.Module:
     """Return a copy of `model` on the CPU, in evaluation mode, of layers that any program knows.
 
     Standardized layers become torch's plain ones; blocks that need their edges are written literally, on all of them.
