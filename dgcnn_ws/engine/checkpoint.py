@@ -2,36 +2,15 @@
 
 import io
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dgcnn_ws.engine.files import replacing as replacing  # for those who write a run's other files
 from dgcnn_ws.engine.recipe import Recipe, build_model, from_config
 from dgcnn_ws.errors import InputError
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise.
-
-    A reader sees the old file or the new one, never half of one, also when the process is killed.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        error.filename = str(path)  # the name that the user knows
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

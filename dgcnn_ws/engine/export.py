@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
-from dgcnn_ws.engine.checkpoint import replacing
+from dgcnn_ws.engine.files import replacing
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.convert import fuse
 from dgcnn_ws.nn.edge_conv import EdgeBlock
@@ -36,7 +36,9 @@ Runner = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Check:
-    """How far a file's logits are from torch's on one batch: the median over its clouds, and the largest."""
+    """How far a file's logits are from torch's on one batch, relative to the largest one (or to 1): the median over
+    clouds, or over points where each point has logits, and the largest.
+    """
 
     batch: int
     num_points: int
@@ -63,7 +65,7 @@ def export(
     Number of clouds and number of points stay free. The file's inputs are called `points`, `category` ..., its
     output `logits`. Two points at almost the same distance may change places in a neighbourhood, since the last bits of
     products differ from program to program: a few clouds then differ by more than the rest. So the file is
-    refused where the median cloud of a batch differs by more than 1e-4 of the largest logit (or of 1).
+    refused where the median difference of a batch is above 1e-4.
 
     Args:
         model: (B, C, N) and maybe other inputs whose first dimension is B -> (B, num_classes) or (B, parts, N).
@@ -94,7 +96,7 @@ def export(
     checks = [compare(model, run, inputs(*size)) for size in sizes]
     worst = max(check.median for check in checks)
     if not worst <= TOLERANCE:
-        raise InputError(f"{path} was not written: its logits differ from torch's by {worst:.1e} on the median cloud.")
+        raise InputError(f"{path} was not written: its logits differ from torch's by {worst:.1e} in the median.")
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return checks
@@ -163,10 +165,10 @@ def quiet() -> Iterator[None]:
 
 
 def compare(model: nn.Module, run: Runner, inputs: tuple[Tensor, ...]) -> Check:
-    """Return how far the logits that `run` computes from `inputs` are from the model's."""
+    """Return how far the logits (B, answers, ...) that `run` computes from `inputs` are from the model's."""
     with torch.inference_mode():
         expected = model(*inputs)
-    difference = (run(*inputs) - expected).abs().flatten(1).amax(1) / expected.abs().max().clamp_min(1)
+    difference = (run(*inputs) - expected).abs().amax(1) / expected.abs().max().clamp_min(1)
     batch, _, num_points = inputs[0].shape
     return Check(batch, num_points, difference.median().item(), difference.max().item())
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dgcnn_ws import DGCNN, EdgeConv
+from dgcnn_ws import DGCNN, DGCNNSeg, EdgeConv
 from dgcnn_ws.engine import export as exporting
 from dgcnn_ws.engine.export import export, random_clouds
 from dgcnn_ws.errors import InputError
@@ -75,6 +75,20 @@ def test_onnxruntime_computes_the_same_at_any_size(kind: str, tmp_path: Path) ->
         "class_names": ["a", "b", "c"],
         "k": 4,
     }
+
+
+def test_a_segmentation_takes_categories_too(tmp_path: Path) -> None:
+    model, path = DGCNNSeg(5, k=4, widths=((8, 8), (12,)), emb_dims=16, hidden=(8,), num_categories=3), "model.onnx"
+
+    def inputs(batch: int, num_points: int) -> tuple[Tensor, ...]:
+        return *random_clouds(batch, num_points), torch.arange(batch) % 3
+
+    export(model, tmp_path / path, inputs=inputs, sizes=SIZES)
+    session = onnxruntime.InferenceSession(tmp_path / path)
+    points, category = inputs(4, 30)
+    (logits,) = session.run(["logits"], {"points": points.numpy(), "category": category.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(logits), model.eval()(points, category), rtol=1e-4, atol=1e-4)
 
 
 def test_a_pt2_file_runs_without_this_package(tmp_path: Path) -> None:
