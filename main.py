@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a network on ModelNet, or on the built-in shapes",
     "evaluate": "score a checkpoint on a split, class by class",
     "compare": "train a grid of norms and micro-batches, and compare them",
+    "export": "write a checkpoint as ONNX or torch.export file, checked against torch",
     "benchmark": "measure time and memory per cloud, beside the reference and the floor",
 }
 

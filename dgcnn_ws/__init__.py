@@ -1,6 +1,6 @@
 """DGCNN with Weight Standardization and Group Normalization, for point clouds at any batch size."""
 
-from dgcnn_ws.models import DGCNN, DGCNNTNet
+from dgcnn_ws.models import DGCNN, DGCNNSeg, DGCNNTNet
 from dgcnn_ws.nn import (
     EdgeConv,
     WSConv1d,
@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DGCNN",
+    "DGCNNSeg",
     "DGCNNTNet",
     "EdgeConv",
     "WSConv1d",

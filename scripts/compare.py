@@ -89,6 +89,8 @@ def parse(arguments: list[str]) -> Arguments:
     for name, flag in LISTS.items():
         if getattr(args.recipe, name) != getattr(default.recipe, name):
             raise InputError(f"--{name.replace('_', '-')} is for one run. Use {flag} to say what is compared.")
+    if args.recipe.task != default.recipe.task:
+        raise InputError("compare trains classifiers. Use main.py train --task segment for parts.")
     for flag, value in (("--seeds", args.seeds), ("--jobs", args.jobs)):
         if value < 1:
             raise InputError(f"{flag} is {value}, but must be at least 1.")

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import tyro
 
-from dgcnn_ws.datasets import load_dataset
 from dgcnn_ws.engine import plots
 from dgcnn_ws.engine.checkpoint import restore_model, write_json
 from dgcnn_ws.engine.devices import pick_device
-from dgcnn_ws.engine.evaluation import Scores, evaluate
+from dgcnn_ws.engine.evaluation import Scores
+from dgcnn_ws.engine.segmentation import PartScores
+from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.errors import InputError
 
 PICTURES = (".png", ".pdf", ".svg")
@@ -38,8 +39,9 @@ class Arguments:
 
 def report(scores: Scores) -> str:
     """Return the per-class table and the totals as text."""
-    width = max(len(name) for name in scores.per_class)
-    lines = [f"{'class':<{width}}  clouds  correct  accuracy  most often taken for"]
+    what, of = ("part", "points") if isinstance(scores, PartScores) else ("class", "clouds")
+    width = max(len(name) for name in (what, *scores.per_class))
+    lines = [f"{what:<{width}} {of:>7}  correct  accuracy  most often taken for"]
     for i, (name, accuracy) in enumerate(scores.per_class.items()):
         row = scores.confusion[i]
         wrong = max((j for j in range(len(row)) if j != i), key=row.__getitem__, default=i)
@@ -51,6 +53,9 @@ def report(scores: Scores) -> str:
         f"overall accuracy {scores.overall_accuracy:.2%}, mean class accuracy {scores.mean_class_accuracy:.2%}, "
         f"loss {scores.loss:.3f}",
     ]
+    if isinstance(scores, PartScores):
+        lines += [f"{name:<{width}}  {miou:6.1%}" for name, miou in scores.per_category.items() if miou is not None]
+        lines.append(f"instance mIoU {scores.instance_miou:.2%}, class mIoU {scores.class_miou:.2%}")
     return "\n".join(lines)
 
 
@@ -66,7 +71,8 @@ def main(arguments: list[str]) -> None:
         if file and not file.parent.is_dir():
             raise InputError(f"{file.parent} is not a folder, so {file.name} cannot be written there. Make it first.")
     model, recipe, class_names = restore_model(args.checkpoint)
-    dataset = load_dataset(recipe.dataset, args.data_root or recipe.data_root, args.split, recipe.num_points)
+    task = TASKS[recipe.task]
+    dataset = task.load(recipe.dataset, args.data_root or recipe.data_root, args.split, recipe.num_points)
     if dataset.class_names != class_names:
         raise InputError(
             f"{args.checkpoint} was trained on other classes than {recipe.dataset} has at this --data-root."
@@ -74,11 +80,11 @@ def main(arguments: list[str]) -> None:
     if recipe.select == "test":
         print("This run chose its checkpoint ON THE TEST SET and trained on val: no score of it is an honest estimate.")
     device = pick_device(args.device)
-    scores = evaluate(model.to(device), dataset, args.batch_size, device, args.votes)
+    scores = task.evaluate(model.to(device), dataset, args.batch_size, device, args.votes)
     print(report(scores))
     print(f"{scores.num_clouds} of {len(dataset)} clouds of the {args.split} split scored, {args.votes} vote(s) each")
     if args.json:
         settings = {"checkpoint": str(args.checkpoint), "split": args.split, "votes": args.votes}
         write_json(args.json, settings | {"selected_on": recipe.select} | scores.as_json())
     if args.plot:
-        plots.draw_confusion(scores.confusion, class_names, args.plot)
+        plots.draw_confusion(scores.confusion, task.answer_names(dataset), args.plot)

@@ -28,7 +28,8 @@ def parse(arguments: list[str], recipe: Recipe) -> Arguments:
 
 def run_name(recipe: Recipe) -> str:
     micro_batch = recipe.micro_batch or recipe.batch_size
-    return f"{recipe.dataset}-{recipe.preset}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}"
+    network = recipe.task if recipe.task == "segment" else recipe.preset
+    return f"{recipe.dataset}-{network}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}"
 
 
 def main(arguments: list[str]) -> None:
@@ -44,8 +45,9 @@ def main(arguments: list[str]) -> None:
         print("best.pt was chosen ON THE TEST SET: its score is not an honest estimate.")
     for which in ("best", "last"):
         scores = results[which]
+        miou = "instance mIoU {instance_miou:.2%}, class mIoU {class_miou:.2%}, " if "instance_miou" in scores else ""
         print(
             f"{which}.pt on test: overall accuracy {scores['overall_accuracy']:.2%}, mean class accuracy "
-            f"{scores['mean_class_accuracy']:.2%}, of {scores['num_clouds']} clouds"
+            f"{scores['mean_class_accuracy']:.2%}, {miou.format(**scores)}of {scores['num_clouds']} clouds"
         )
     print(f"{results['seconds']:.0f} s of training, {results['clouds_per_second']:.1f} clouds/s; see {folder}/")

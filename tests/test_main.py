@@ -129,6 +129,7 @@ def test_compare_says_which_runs_failed(easy_root: Path, tmp_path: Path, capsys:
         (["compare", "--micro-batches", "1,x"], "whole numbers"),
         (["compare", "--norms", "bn", "--micro-batches", "1"], "BatchNorm head cannot train"),
         (["compare", "--norm", "gn"], "Use --norms"),
+        (["compare", "--task", "segment"], "compare trains classifiers"),
         (["compare", "--seeds", "0"], "--seeds is 0"),
         (["compare", "--jobs", "0"], "--jobs is 0"),
         (["compare", "--search", "adam:fast"], "--search 'adam:fast' is no trial"),

@@ -4,10 +4,22 @@ from pathlib import Path
 from typing import Any
 
 from dgcnn_ws.datasets.modelnet import HDF5Clouds, ModelNet10, ModelNet40, PointClouds
+from dgcnn_ws.datasets.parts import PART_DATASETS, PartClouds, load_parts
 from dgcnn_ws.datasets.shapes import Shapes
 from dgcnn_ws.errors import InputError
 
-__all__ = ["DATASETS", "HDF5Clouds", "ModelNet10", "ModelNet40", "PointClouds", "Shapes", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "PART_DATASETS",
+    "HDF5Clouds",
+    "ModelNet10",
+    "ModelNet40",
+    "PartClouds",
+    "PointClouds",
+    "Shapes",
+    "load_dataset",
+    "load_parts",
+]
 
 DATASETS: dict[str, type[HDF5Clouds]] = {"shapes": Shapes, "modelnet10": ModelNet10, "modelnet40": ModelNet40}
 

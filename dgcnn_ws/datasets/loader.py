@@ -54,7 +54,7 @@ class Loader:
         self.seed = seed
         storage = self.device if fits(dataset.points, self.device) else torch.device("cpu")
         self.points = dataset.points.to(storage)
-        self.labels = dataset.labels.to(storage)
+        self.targets = dataset.targets.to(storage)
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.dataset), self.batch_size)
@@ -64,7 +64,7 @@ class Loader:
         return self.epoch(0)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch: points (b, num_points, 3) and labels (b,).
+        """The batches of one epoch: points (b, num_points, 3) and the data set's targets, labels (b,) for classes.
 
         Args:
             epoch: which epoch, from 0.
@@ -92,11 +92,11 @@ class Loader:
         order = order.to(self.points.device)
         for batch in range(start, len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            points, labels = self.points[chosen], self.labels[chosen]
+            points, targets = self.points[chosen], self.targets[chosen]
             if points.device.type != self.device.type:
                 points = points.pin_memory().to(self.device, non_blocking=True)
-                labels = labels.pin_memory().to(self.device, non_blocking=True)
-            yield points, labels
+                targets = targets.pin_memory().to(self.device, non_blocking=True)
+            yield points, targets
 
 
 def fits(points: Tensor, device: torch.device) -> bool:

@@ -40,6 +40,11 @@ class PointClouds(Dataset[tuple[Tensor, int]]):
         self.split = split
 
     @property
+    def targets(self) -> Tensor:
+        """(n, ...) int64, what a network learns to say of each cloud: its label."""
+        return self.labels
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 
@@ -93,10 +98,11 @@ class HDF5Clouds(PointClouds):
         class_names = read_class_names(folder)
         files = list_files(folder, "test" if split == "test" else "train")
         points, labels = read_clouds(files, num_points, class_names)
+        self.rows = np.arange(len(labels))  # of the split's clouds in its files
         if split in ("train", "val"):
             is_val = validation_mask(labels, val_fraction, split_seed)
-            chosen = is_val if split == "val" else ~is_val
-            points, labels = points[chosen], labels[chosen]
+            self.rows = np.flatnonzero(is_val if split == "val" else ~is_val)
+            points, labels = points[self.rows], labels[self.rows]
         super().__init__(torch.from_numpy(points), torch.from_numpy(labels), class_names, split)
 
     @classmethod

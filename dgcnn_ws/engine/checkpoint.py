@@ -2,36 +2,15 @@
 
 import io
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dgcnn_ws.engine.files import replacing as replacing  # for those who write a run's other files
 from dgcnn_ws.engine.recipe import Recipe, build_model, from_config
 from dgcnn_ws.errors import InputError
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise.
-
-    A reader sees the old file or the new one, never half of one, also when the process is killed.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        error.filename = str(path)  # the name that the user knows
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -84,12 +63,14 @@ def restore_model(path: Path) -> tuple[nn.Module, Recipe, list[str]]:
     """
     content = load_checkpoint(path)
     recipe = from_config(content["config"], path)
-    num_classes = len(content["class_names"])
+    num_classes, parts = len(content["class_names"]), content.get("part_names", [])
+    if not isinstance(parts, list) or bool(parts) != (recipe.task == "segment"):
+        raise InputError(f"{path} is damaged: its part names do not go with the task {recipe.task}.")
     # First without memory: settings that do not match the weights could ask for any amount of it.
     with torch.device("meta"):
-        expected = build_model(recipe, num_classes).state_dict()
+        expected = build_model(recipe, num_classes, len(parts)).state_dict()
     check_weights(path, expected, content["model"])
-    model = build_model(recipe, num_classes)
+    model = build_model(recipe, num_classes, len(parts))
     model.load_state_dict(content["model"])
     return model, recipe, content["class_names"]
 

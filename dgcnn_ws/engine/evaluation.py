@@ -1,5 +1,6 @@
 """Scores of a network on a set of clouds, every one of them counted."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +28,22 @@ class Scores:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def criterion(self) -> float:
+        """The score that chooses between checkpoints."""
+        return self.overall_accuracy
+
+    def metrics(self) -> dict[str, float]:
+        """Return the scores that an epoch's line records."""
+        return {
+            "loss": self.loss,
+            "overall_accuracy": self.overall_accuracy,
+            "mean_class_accuracy": self.mean_class_accuracy,
+        }
+
+    def __str__(self) -> str:
+        return f"OA {self.overall_accuracy:.1%} mAcc {self.mean_class_accuracy:.1%}"
 
 
 def scores_from_confusion(confusion: Tensor, class_names: list[str], loss: float) -> Scores:
@@ -57,22 +74,41 @@ def evaluate(
     Returns:
         The scores; the loss is the plain cross entropy, without label smoothing, of the averaged prediction.
     """
-    model.eval()
     confusion = MulticlassConfusionMatrix(dataset.num_classes).to(device)
-    # All drawn at once, where the clouds lie: the batch size does not change a cloud's copies.
-    generator = torch.Generator(dataset.points.device).manual_seed(seed)
-    scales = uniform(dataset.points, (votes, len(dataset), 1, 3), 2 / 3, 3 / 2, generator)
-    scales[0] = 1
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    for batch, (points, labels) in enumerate(Loader(dataset, batch_size, device)):
-        probabilities = torch.zeros((), device=device)
-        for scale in scales[:, batch * batch_size : (batch + 1) * batch_size].to(device):
-            probabilities = probabilities + model((points * scale).transpose(1, 2)).float().softmax(1)
-        log_probabilities = (probabilities / votes).clamp_min(torch.finfo(torch.float32).tiny).log()
+    for log_probabilities, labels in predictions(
+        lambda points, _: model(points), model, dataset, batch_size, device, votes, seed
+    ):
         loss += F.nll_loss(log_probabilities, labels, reduction="sum")
         confusion.update(log_probabilities, labels)
     matrix = confusion.compute().cpu()
     return scores_from_confusion(matrix, dataset.class_names, loss.item() / len(dataset))
+
+
+def predictions(
+    logits: Callable[[Tensor, Tensor], Tensor],
+    model: nn.Module,
+    dataset: PointClouds,
+    batch_size: int,
+    device: torch.device,
+    votes: int,
+    seed: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield log-probabilities (B, answers, ...) and targets for every cloud. Arguments as for `evaluate`.
+
+    Args:
+        logits: asks `model` about points (B, 3, N), given the targets.
+    """
+    model.eval()
+    # All drawn at once, where the clouds lie: the batch size does not change a cloud's copies.
+    generator = torch.Generator(dataset.points.device).manual_seed(seed)
+    scales = uniform(dataset.points, (votes, len(dataset), 1, 3), 2 / 3, 3 / 2, generator)
+    scales[0] = 1
+    for batch, (points, targets) in enumerate(Loader(dataset, batch_size, device)):
+        probabilities = torch.zeros((), device=device)
+        for scale in scales[:, batch * batch_size : (batch + 1) * batch_size].to(device):
+            probabilities = probabilities + logits((points * scale).transpose(1, 2), targets).float().softmax(1)
+        yield (probabilities / votes).clamp_min(torch.finfo(torch.float32).tiny).log(), targets
 
 
 def uses_batch_statistics(model: nn.Module) -> bool:

@@ -19,7 +19,7 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=150, format=path.suffix[1:].lower())
 
 
-def draw_confusion(confusion: list[list[int]], class_names: list[str], path: Path) -> None:
+def draw_confusion(confusion: list[list[int]], class_names: list[str], path: Path, unit: str = "clouds") -> None:
     """Draw a confusion matrix, each row as fractions of its class, with the numbers where there is room."""
     counts = np.array(confusion)
     shares = counts / counts.sum(1, keepdims=True).clip(1)
@@ -36,7 +36,7 @@ def draw_confusion(confusion: list[list[int]], class_names: list[str], path: Pat
         colour = "white" if shares[i, j] > 0.5 else "black"
         axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=6, color=colour)
     accuracy = np.trace(counts) / counts.sum()
-    axes.set_title(f"overall accuracy {accuracy:.2%} of {counts.sum():,} clouds", fontsize=10)
+    axes.set_title(f"overall accuracy {accuracy:.2%} of {counts.sum():,} {unit}", fontsize=10)
     save(figure, path)
 
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from dgcnn_ws.datasets import DATASETS
+from dgcnn_ws.datasets import DATASETS, PART_DATASETS
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.models import MODELS
+from dgcnn_ws.models import MODELS, DGCNNSeg
 from dgcnn_ws.models.head import HEAD_NORMS
 from dgcnn_ws.nn.norm import NORMS
 
@@ -29,6 +29,8 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 class Recipe:
     """Settings of a training run. A field that is None takes its value from the preset (and the norm)."""
 
+    task: str = "classify"
+    """What to learn: classify (each cloud) | segment (each point into parts, of --dataset shapes)."""
     dataset: str = "shapes"
     """Data to train on: shapes (procedural, made on first use) | modelnet10 | modelnet40."""
     data_root: Path = Path("data")
@@ -158,9 +160,18 @@ def _check(recipe: Recipe) -> None:
     assert recipe.head_norm and recipe.optimizer and recipe.augment
     assert recipe.groups and recipe.micro_batch is not None and recipe.epochs is not None
     assert recipe.lr is not None and recipe.weight_decay is not None
+    _one_of("--task", recipe.task, ("classify", "segment"))
     _one_of("--preset", recipe.preset, PRESETS)
     _one_of("--norm", recipe.norm, NORMS)
     _one_of("--dataset", recipe.dataset, DATASETS)
+    if recipe.task == "segment":
+        if recipe.preset != "dgcnn":
+            raise InputError(f"--task segment has no preset {recipe.preset}. Use --preset dgcnn.")
+        if recipe.dataset not in PART_DATASETS:
+            raise InputError(
+                f"--task segment needs a data set whose points are labelled, and {recipe.dataset} is none. "
+                f"Choose one of {', '.join(PART_DATASETS)}."
+            )
     _one_of("--head-norm", recipe.head_norm, HEAD_NORMS)
     _one_of("--optimizer", recipe.optimizer, OPTIMIZERS)
     _one_of("--augment", recipe.augment, AUGMENTATIONS)
@@ -203,6 +214,8 @@ def from_config(config: Any, source: Path) -> Recipe:
     Raises InputError, which names `source`, where a setting is missing, of another type or out of range.
     """
     values: dict[str, Any] = {}
+    if isinstance(config, dict):
+        config = BEFORE | config
     for name, example in _EXAMPLE.items():
         if not isinstance(config, dict) or name not in config:
             raise InputError(f"the settings in {source} lack {name!r}: they are not from this program, or too old.")
@@ -220,12 +233,29 @@ def from_config(config: Any, source: Path) -> Recipe:
     return recipe
 
 
+BEFORE = {"task": "classify"}  # what a setting was before there was a choice
 _EXAMPLE = as_config(complete(Recipe()))
 
 
-def build_model(recipe: Recipe, num_classes: int) -> torch.nn.Module:
-    """Return the recipe's network, its weights drawn from torch's global generator."""
+def build_model(recipe: Recipe, num_classes: int, num_parts: int = 0) -> torch.nn.Module:
+    """Return the recipe's network, its weights drawn from torch's global generator.
+
+    Args:
+        num_classes: classes to tell apart; where parts are, the categories of clouds that are an input.
+        num_parts: parts to tell apart, for segmentation.
+    """
     assert recipe.groups is not None
+    if recipe.task == "segment":
+        return DGCNNSeg(
+            num_parts,
+            recipe.k,
+            recipe.norm,
+            recipe.head_norm,
+            num_categories=num_classes,
+            emb_dims=recipe.emb_dims,
+            dropout=recipe.dropout,
+            groups=recipe.groups,
+        )
     return MODELS[recipe.preset](
         num_classes,
         recipe.k,

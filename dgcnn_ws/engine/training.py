@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from dgcnn_ws.datasets import load_dataset
+from dgcnn_ws.datasets import PartClouds
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
 from dgcnn_ws.datasets.loader import Loader
 from dgcnn_ws.engine import plots
@@ -43,7 +43,7 @@ from dgcnn_ws.engine.devices import (
     pick_device,
     reset_peak_memory,
 )
-from dgcnn_ws.engine.evaluation import evaluate, evaluate_by_batch_statistics, uses_batch_statistics
+from dgcnn_ws.engine.evaluation import evaluate_by_batch_statistics, uses_batch_statistics
 from dgcnn_ws.engine.recipe import (
     PLACES,
     PRECISIONS,
@@ -54,6 +54,7 @@ from dgcnn_ws.engine.recipe import (
     from_config,
     learning_rate,
 )
+from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.norm import one_update
 
@@ -77,9 +78,9 @@ class Progress:
     seconds: float = 0.0  # spent in training steps
     idle_memory_bytes: int = 0  # after the first step: weights, optimizer, data and libraries
     peak_memory_bytes: int = 0  # in the steps after it
-    best_accuracy: float = -1.0
+    best_accuracy: float = -1.0  # or whatever score chooses the checkpoint
     best_epoch: int = 0
-    loss_sum: float = 0.0  # over the clouds of the epoch so far
+    loss_sum: float = 0.0  # over the answers of the epoch so far: one a cloud, or one a point
     num_correct: int = 0
 
 
@@ -148,9 +149,10 @@ class Run:
         elif (folder / "config.json").exists():
             raise InputError(f"{folder} already holds a run. Continue it with --resume, or choose another --name.")
 
+        self.task = TASKS[recipe.task]
         train_split, select_split = ("train", "val") if recipe.select == "val" else ("trainval", "test")
         self.train_set, self.select_set, self.test_set = (
-            load_dataset(recipe.dataset, recipe.data_root, split, recipe.num_points)
+            self.task.load(recipe.dataset, recipe.data_root, split, recipe.num_points)
             for split in (train_split, select_split, "test")
         )
         self.loader = Loader(
@@ -164,10 +166,12 @@ class Run:
             precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
         )
         torch.manual_seed(recipe.seed)
-        model = build_model(recipe, self.train_set.num_classes)
+        self.answers_per_cloud = self.task.answers(self.train_set.targets[:1]).numel()
+        self.part_names = self.train_set.part_names if isinstance(self.train_set, PartClouds) else []
+        model = build_model(recipe, self.train_set.num_classes, len(self.part_names))
         self.model, self.optimizer = self.fabric.setup(model, build_optimizer(recipe, model))
         self.progress = Progress()
-        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # the epoch's loss and correct clouds
+        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # the epoch's loss and correct answers
         self.accumulate: Callable[[Tensor, Tensor], None] = self._accumulate
         if recipe.cuda_graph:
             self.accumulate = Replay(self._accumulate, self.model, (self.sums,))
@@ -211,18 +215,18 @@ class Run:
         bar.set_description(f"epoch {epoch + 1}/{self.recipe.epochs}")
         reset_peak_memory(self.device)
         begun = shown = time.perf_counter()
-        for points, labels in self.loader.epoch(epoch, start):
-            self._optimizer_step(points, labels)
+        for points, targets in self.loader.epoch(epoch, start):
+            self._optimizer_step(points, targets)
             self.progress.step += 1
             if not self.progress.idle_memory_bytes:
                 reset_peak_memory(self.device)
                 self.progress.idle_memory_bytes = memory_bytes(self.device)
-            bar.update(len(labels))
+            bar.update(len(targets))
             now = time.perf_counter()
             if now - shown > 0.5:  # reading the loss waits for the device: not at every step
                 shown = now
                 self._read_sums()
-                mean_loss = self.progress.loss_sum / self._clouds_this_epoch(epoch)
+                mean_loss = self.progress.loss_sum / self._answers_this_epoch(epoch)
                 bar.set_postfix(loss=f"{mean_loss:.3f}", lr=f"{self.optimizer.param_groups[0]['lr']:.2g}")
             if requests:
                 break
@@ -230,11 +234,12 @@ class Run:
         self.progress.seconds += time.perf_counter() - begun
         self.progress.peak_memory_bytes = max(self.progress.peak_memory_bytes, peak_memory_bytes(self.device))
 
-    def _clouds_this_epoch(self, epoch: int) -> int:
-        return (self.progress.step - epoch * len(self.loader)) * self.recipe.batch_size
+    def _answers_this_epoch(self, epoch: int) -> int:
+        steps = self.progress.step - epoch * len(self.loader)
+        return steps * self.recipe.batch_size * self.answers_per_cloud
 
-    def _optimizer_step(self, points: Tensor, labels: Tensor) -> None:
-        """One step on a batch: points (B, N, 3), labels (B,), in micro-batches whose gradients accumulate."""
+    def _optimizer_step(self, points: Tensor, targets: Tensor) -> None:
+        """One step on a batch: points (B, N, 3), targets (B, ...), in micro-batches whose gradients accumulate."""
         recipe, step = self.recipe, self.progress.step
         lr = learning_rate(recipe, step, len(self.loader))
         for group in self.optimizer.param_groups:
@@ -244,17 +249,18 @@ class Run:
         torch.manual_seed(seed_of(recipe.seed, step, DROPOUT))
         size = recipe.micro_batch or recipe.batch_size
         with one_update(self.model):
-            for cloud, label in zip(points.transpose(1, 2).split(size), labels.split(size), strict=True):
-                self.accumulate(cloud, label)
+            for cloud, target in zip(points.transpose(1, 2).split(size), targets.split(size), strict=True):
+                self.accumulate(cloud, target)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=not recipe.cuda_graph)
 
-    def _accumulate(self, cloud: Tensor, label: Tensor) -> None:
-        """Add the gradients of one micro-batch: cloud (micro_batch, 3, N), label (micro_batch,)."""
-        logits = self.model(cloud)  # (micro_batch, num_classes)
-        loss = F.cross_entropy(logits, label, label_smoothing=self.recipe.label_smoothing, reduction="sum")
-        self.fabric.backward(loss / self.recipe.batch_size)
-        correct = (logits.detach().argmax(1) == label).sum()
+    def _accumulate(self, cloud: Tensor, target: Tensor) -> None:
+        """Add the gradients of one micro-batch: cloud (micro_batch, 3, N), target (micro_batch, ...)."""
+        logits = self.task.logits(self.model, cloud, target)  # (micro_batch, num_classes, ...)
+        answers = self.task.answers(target)  # (micro_batch, ...)
+        loss = F.cross_entropy(logits, answers, label_smoothing=self.recipe.label_smoothing, reduction="sum")
+        self.fabric.backward(loss / (self.recipe.batch_size * self.answers_per_cloud))
+        correct = (logits.detach().argmax(1) == answers).sum()
         self.sums += torch.stack([loss.detach(), correct])
 
     def _read_sums(self) -> None:
@@ -275,18 +281,17 @@ class Run:
     def _finish_epoch(self, bar: "tqdm[Any]", board: SummaryWriter) -> None:
         """Score the selection split, write the epoch's line, keep the checkpoints."""
         progress, epoch = self.progress, self.epoch
-        scores = evaluate(self.model, self.select_set, EVAL_BATCH, self.device)
+        scores = self.task.evaluate(self.model, self.select_set, EVAL_BATCH, self.device)
         self._require_finite("validation loss", scores.loss)
         clouds = len(self.loader) * self.recipe.batch_size
+        answers = clouds * self.answers_per_cloud
         metrics = {
             "epoch": epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "train_loss": progress.loss_sum / clouds,
-            "train_accuracy": progress.num_correct / clouds,
+            "train_loss": progress.loss_sum / answers,
+            "train_accuracy": progress.num_correct / answers,
             "selected_on": self.recipe.select,
-            "loss": scores.loss,
-            "overall_accuracy": scores.overall_accuracy,
-            "mean_class_accuracy": scores.mean_class_accuracy,
+            **scores.metrics(),
             "num_clouds": scores.num_clouds,
             "seconds": progress.seconds,
             "clouds_per_second": epoch * clouds / progress.seconds,
@@ -298,15 +303,15 @@ class Run:
             if isinstance(value, float):
                 board.add_scalar(name, value, epoch)
         progress.loss_sum, progress.num_correct = 0.0, 0
-        if scores.overall_accuracy > progress.best_accuracy:
-            progress.best_accuracy, progress.best_epoch = scores.overall_accuracy, epoch
+        if scores.criterion > progress.best_accuracy:
+            progress.best_accuracy, progress.best_epoch = scores.criterion, epoch
             self._save("best.pt")
         self._save("last.pt")
         if not self.quiet:
             bar.write(
                 f"epoch {epoch:3d}  train loss {metrics['train_loss']:.3f} OA {metrics['train_accuracy']:.1%}  "
-                f"{self.recipe.select} OA {scores.overall_accuracy:.1%} mAcc {scores.mean_class_accuracy:.1%} "
-                f"of {scores.num_clouds} clouds{'  (best)' if progress.best_epoch == epoch else ''}"
+                f"{self.recipe.select} {scores} of {scores.num_clouds} clouds"
+                f"{'  (best)' if progress.best_epoch == epoch else ''}"
             )
 
     def _finish(self) -> dict[str, Any]:
@@ -314,11 +319,12 @@ class Run:
         results: dict[str, Any] = {"selected_on": self.recipe.select, "best_epoch": self.progress.best_epoch}
         for name in ("best", "last") if self.test else ():
             model, _, _ = restore_model(self.folder / f"{name}.pt")
-            results[name] = evaluate(model.to(self.device), self.test_set, EVAL_BATCH, self.device).as_json()
-            if uses_batch_statistics(model):  # whether training or the running statistics failed
+            scores = self.task.evaluate(model.to(self.device), self.test_set, EVAL_BATCH, self.device)
+            results[name] = scores.as_json()
+            if self.recipe.task == "classify" and uses_batch_statistics(model):  # training failed, or its statistics?
                 size = self.recipe.micro_batch or self.recipe.batch_size
-                scores = evaluate_by_batch_statistics(model, self.test_set, size, self.device)
-                results[f"{name}_by_batch_statistics"] = scores.as_json()
+                by_batch = evaluate_by_batch_statistics(model, self.test_set, size, self.device)
+                results[f"{name}_by_batch_statistics"] = by_batch.as_json()
         clouds = self.progress.step * self.recipe.batch_size
         lines = (self.folder / "metrics.jsonl").read_text().splitlines()
         results |= {
@@ -330,8 +336,8 @@ class Run:
         }
         plots.draw_training(self.folder / "metrics.jsonl", self.folder / "training.png")
         if self.test:
-            confusion = results["best"]["confusion"]
-            plots.draw_confusion(confusion, self.train_set.class_names, self.folder / "confusion.png")
+            names = self.task.answer_names(self.train_set)
+            plots.draw_confusion(results["best"]["confusion"], names, self.folder / "confusion.png")
         write_json(self.folder / "results.json", results)
         return results
 
@@ -352,6 +358,7 @@ class Run:
         content = {
             "config": as_config(self.recipe),
             "class_names": self.train_set.class_names,
+            "part_names": self.part_names,
             "epoch": self.epoch,
             "model": self.model.state_dict(),
         }

@@ -1,8 +1,9 @@
-"""Networks: today's DGCNN and the Weight Standardization paper's."""
+"""Networks: today's DGCNN, for clouds and for their parts, and the Weight Standardization paper's."""
 
 from dgcnn_ws.models.dgcnn import DGCNN
+from dgcnn_ws.models.dgcnn_seg import DGCNNSeg
 from dgcnn_ws.models.dgcnn_tnet import DGCNNTNet
 
 MODELS = {"dgcnn": DGCNN, "paper": DGCNNTNet}
 
-__all__ = ["DGCNN", "MODELS", "DGCNNTNet"]
+__all__ = ["DGCNN", "MODELS", "DGCNNSeg", "DGCNNTNet"]

@@ -54,6 +54,13 @@ class TNet(nn.Module):
         return self.head(self.global_feature(points)).view(-1, 3, 3)
 
 
+def align(x: Tensor, transform: Tensor) -> Tensor:
+    """Return x with each point's coordinates p, its first 3 channels, as p T: (B, C, N), (B, 3, 3) -> (B, C, N)."""
+    # No matrix product: autocast would round coordinates, and so pick other neighbours.
+    aligned = (transform.unsqueeze(3) * x[:, :3].unsqueeze(2)).sum(1)  # (B, 3, 3, N) -> (B, 3, N)
+    return torch.cat([aligned, x[:, 3:]], dim=1)
+
+
 class DGCNNTNet(nn.Module):
     """Classify point clouds with the network that the WS paper trained on ModelNet40.
 
@@ -116,11 +123,7 @@ class DGCNNTNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        points = x[:, :3]
-        transform = self.tnet(points, ops.knn(points.transpose(1, 2), self.k))
-        # Each point p becomes p T. No matrix product: autocast would round coordinates, and so pick other neighbours.
-        aligned = (transform.unsqueeze(3) * points.unsqueeze(2)).sum(1)  # (B, 3, 3, N) -> (B, 3, N)
-        x = torch.cat([aligned, x[:, 3:]], dim=1)
+        x = align(x, self.tnet(x[:, :3], ops.knn(x[:, :3].transpose(1, 2), self.k)))
         features = []
         for edge_conv in self.edge_convs:
             x = edge_conv(x)

@@ -114,8 +114,8 @@ class EdgeBlock(nn.Module):
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         extremes: list[Tensor] = []
-        for conv, norm in self.layers():
-            if conv is not self.conv:
+        for depth, (conv, norm) in enumerate(self.layers()):
+            if depth > 0:
                 weights.append(effective_weight(conv).flatten(1))
                 biases += [] if conv.bias is None else [conv.bias]
             wants_extreme = self.aggr == "max" and len(weights) == len(self.deeper)

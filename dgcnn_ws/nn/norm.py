@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.weight_standardization import WSConv1d, WSConv2d, WSLinear
+from dgcnn_ws.ops import operators
 
 
 def legal_groups(groups: int, channels: int) -> int:
@@ -56,6 +57,12 @@ class RunningEstimates(nn.Module):
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.long))
         # Sums over clouds of m, of s, and of 1: what has been seen since the last update.
         self.register_buffer("pending", torch.zeros(3, channels), persistent=False)
+
+    def estimates(self) -> tuple[Tensor, Tensor]:
+        """Return mean and variance as they are, apart from the buffers that a training forward pass then moves."""
+        if not self.training:
+            return self.running_mean, self.running_var
+        return operators.snapshot(self.running_mean), operators.snapshot(self.running_var)
 
     def reset_parameters(self) -> None:
         """Forget all that was observed."""
@@ -109,7 +116,8 @@ class RunningStandardization(RunningEstimates):
     """Standardize each channel of (B, C) by running estimates, without affine parameters: the `est` head."""
 
     def forward(self, input: Tensor) -> Tensor:
-        output = (input - self.running_mean) * (self.running_var + 1e-5).rsqrt()
+        mean, var = self.estimates()
+        output = (input - mean) * (var + 1e-5).rsqrt()
         if self.training:
             values = input.detach().to(self.running_mean.dtype)
             self.observe(values, torch.zeros_like(values))
@@ -151,9 +159,9 @@ class BatchChannelNorm(RunningEstimates):
 
     def estimate_affine(self) -> tuple[Tensor, Tensor]:
         """Return scale and shift (C,) of the batch-norm part."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        # A copy: the estimates move before the backward pass reads what was used here.
-        return scale, self.bias - self.running_mean.clone() * scale
+        mean, var = self.estimates()
+        scale = self.weight * (var + self.eps).rsqrt()
+        return scale, self.bias - mean * scale
 
     def forward(self, input: Tensor) -> Tensor:
         broadcast = (-1,) + (1,) * (input.dim() - 2)
@@ -299,7 +307,7 @@ def _batch_affine(
     norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, var: Tensor, count: int | Tensor
 ) -> tuple[Tensor, Tensor]:
     if norm.training or norm.running_mean is None or norm.running_var is None:
-        values = len(mean) * count if isinstance(count, int) else int(count.sum())
+        values = mean.shape[0] * count if isinstance(count, int) else int(count.sum())
         if values == 1:
             raise ValueError("BatchNorm in training needs more than 1 value per channel; it got 1.")
         batch_mean = _pooled(mean, count)

@@ -71,6 +71,7 @@ def check_graph(idx: Tensor, batch_size: int, num_points: int) -> None:
 
     Raises:
         InputError: idx has another shape or type, or holds a number outside 0..num_points-1.
+        RuntimeError: the latter, when a network runs that torch.compile or torch.export made.
     """
     _check_idx(idx)
     if idx.shape[:2] != (batch_size, num_points):
@@ -78,7 +79,10 @@ def check_graph(idx: Tensor, batch_size: int, num_points: int) -> None:
             f"The graph idx is for {idx.shape[0]} clouds of {idx.shape[1]} points; it is used with {batch_size} of "
             f"{num_points}."
         )
-    if idx.numel():
+    if torch.compiler.is_compiling():  # the values are not there yet; the check goes into the graph
+        inside = ((idx >= 0) & (idx < num_points)).all()
+        torch._assert_async(inside, "The graph idx points outside the cloud.")
+    elif idx.numel():
         low, high = (int(bound) for bound in idx.aminmax())
         if low < 0 or high >= num_points:
             raise InputError(

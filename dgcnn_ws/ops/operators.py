@@ -195,6 +195,17 @@ def _(g_out: Tensor, x: Tensor, scale: Tensor, shift: Tensor, negative_slope: fl
     return x.new_empty(x.shape), scale.new_empty(scale.shape), shift.new_empty(shift.shape)
 
 
+@torch.library.custom_op("dgcnn_ws::snapshot", mutates_args=())
+def snapshot(x: Tensor) -> Tensor:
+    """Return a copy that torch.compile keeps for the backward pass, where it would else read x again, then changed."""
+    return x.clone()
+
+
+@snapshot.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
 def _save_edges(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)  # a missing gradient of mean and var skips the work on every edge
     ctx.save_for_backward(inputs[0], inputs[1], output[1], output[2])

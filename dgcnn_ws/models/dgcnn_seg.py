@@ -1,0 +1,125 @@
+"""DGCNN for part segmentation as it is used today (https://arxiv.org/abs/1801.07829)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dgcnn_ws import ops
+from dgcnn_ws.errors import InputError
+from dgcnn_ws.models.dgcnn_tnet import GROUP_NORM_EPS, TNet, align
+from dgcnn_ws.models.head import HEAD_NORMS, default_head_norm
+from dgcnn_ws.nn.edge_conv import EdgeConv
+from dgcnn_ws.nn.global_feature import GlobalFeature
+from dgcnn_ws.nn.norm import RunningStandardization, legal_groups, make_layer, norm_kind
+from dgcnn_ws.nn.point_conv import PointConv
+
+CATEGORY_CHANNELS = 64
+
+
+class DGCNNSeg(nn.Module):
+    """Say of each point which part it belongs to: EdgeConvs, one pooled vector, and a head on every point.
+
+    The head sees, at each point, the cloud's pooled vector, 64 channels made of the cloud's category where that is
+    known, and the outputs of all EdgeConvs there. What all points share enters it once for a cloud (`PointConv`).
+
+    Args:
+        num_parts: number of logits at each point.
+        k: neighbours of a point in each layer's graph, itself included.
+        norm: `ws_gn` · `gn` · `ws_bn` · `bn` · `ws_bcn`, for every layer on edges and points but the last.
+        head_norm: what normalises a cloud's vectors, which have one value per channel and cloud. `est`: the pooled
+            vector by running estimates; `gn`, `ln`: in groups, or as a whole; `none`; `bn`: the category's channels
+            by batch norm, as published. None: the norm's default.
+        backend: `auto` · `fused` · `reference` (see `EdgeConv`).
+        num_categories: number of categories of clouds; 0 where the category is not an input.
+        tnet: align each cloud first, by the T-Net of `DGCNNTNet`.
+        in_channels: channels of a point, 3 for coordinates; a T-Net aligns the first 3.
+        widths: output channels of the convolutions in each EdgeConv.
+        emb_dims: channels of the shared convolution before pooling.
+        hidden: channels of the head's hidden layers.
+        dropout: probability after each hidden layer but the last.
+        groups: groups of every group norm, lowered to a divisor of its channels.
+
+    Shapes: x (B, in_channels, N), category (B,) integers -> (B, num_parts, N). Raises InputError where N < k, and
+    where a category is missing or not expected.
+    """
+
+    def __init__(
+        self,
+        num_parts: int = 50,
+        k: int = 40,
+        norm: str = "ws_gn",
+        head_norm: str | None = None,
+        backend: str = "auto",
+        *,
+        num_categories: int = 0,
+        tnet: bool = False,
+        in_channels: int = 3,
+        widths: tuple[tuple[int, ...], ...] = ((64, 64), (64, 64), (64,)),
+        emb_dims: int = 1024,
+        hidden: tuple[int, ...] = (256, 256, 128),
+        dropout: float = 0.5,
+        groups: int = 16,
+    ) -> None:
+        super().__init__()
+        head_norm = default_head_norm(norm) if head_norm is None else head_norm
+        if head_norm not in HEAD_NORMS:
+            raise InputError(f"head norm {head_norm!r} is unknown. Choose one of {', '.join(HEAD_NORMS)}.")
+        if tnet and in_channels < 3:
+            raise InputError(f"in_channels={in_channels}, but the T-Net aligns 3 coordinates. Use 3 or more, or none.")
+        self.k, self.num_categories = k, num_categories
+        self.tnet = TNet(norm, head_norm, backend, groups, GROUP_NORM_EPS) if tnet else None
+        outputs = [width[-1] for width in widths]
+        self.edge_convs = nn.ModuleList(
+            EdgeConv(c_in, width, k, norm, backend, groups=groups)
+            for c_in, width in zip((in_channels, *outputs), widths, strict=False)
+        )
+        self.global_feature = GlobalFeature(sum(outputs), emb_dims, norm, backend, groups=groups, mean_pool=False)
+        first: dict[str, nn.Module] = {
+            "gn": nn.GroupNorm(legal_groups(groups, emb_dims), emb_dims),
+            "ln": nn.GroupNorm(1, emb_dims),
+            "est": RunningStandardization(emb_dims),
+        }
+        self.pooled_norm = first.get(head_norm, nn.Identity())
+        self.category = self._category_layers(norm, head_norm) if num_categories else None
+        shared = emb_dims + (CATEGORY_CHANNELS if num_categories else 0)
+        self.point_convs = nn.ModuleList(
+            PointConv(c_in, c_out, shared if i == 0 else 0, norm, backend, groups=groups)
+            for i, (c_in, c_out) in enumerate(zip((sum(outputs), *hidden), hidden, strict=False))
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.last = nn.Conv1d((sum(outputs), *hidden)[-1], num_parts, 1, bias=False)
+
+    def _category_layers(self, norm: str, head_norm: str) -> nn.Sequential:
+        if head_norm != "bn":  # a norm within the cloud would have one value per channel to work on
+            return nn.Sequential(nn.Linear(self.num_categories, CATEGORY_CHANNELS), nn.LeakyReLU(0.2))
+        word = "ws_bn" if norm_kind(norm).standardized else "bn"
+        layer = make_layer(word, self.num_categories, CATEGORY_CHANNELS, bias=False, groups=1, dims=0)
+        return nn.Sequential(*layer, nn.LeakyReLU(0.2))
+
+    def forward(self, x: Tensor, category: Tensor | None = None) -> Tensor:
+        if self.tnet is not None:
+            x = align(x, self.tnet(x[:, :3], ops.knn(x[:, :3].transpose(1, 2), self.k)))
+        features = []
+        for edge_conv in self.edge_convs:
+            x = edge_conv(x)  # (B, width, N), the graph of the k nearest in the block's own input
+            features.append(x.transpose(1, 2))
+        x = torch.cat(features, dim=2).transpose(1, 2)  # (B, sum of widths, N), points-major in memory
+        shared = self._shared(self.global_feature(x), category)
+        for i, point_conv in enumerate(self.point_convs):
+            x = point_conv(x, shared if i == 0 else None)
+            if i < len(self.point_convs) - 1:
+                x = self.dropout(x)
+        return self.last(x)  # (B, num_parts, N)
+
+    def _shared(self, pooled: Tensor, category: Tensor | None) -> Tensor:
+        """Return what all points of a cloud see: (B, emb_dims), and 64 more channels with a category."""
+        pooled = self.pooled_norm(pooled)
+        if self.category is None:
+            if category is not None:
+                raise InputError("A category was given to a network without categories; make it with num_categories.")
+            return pooled
+        if category is None or category.shape != pooled.shape[:1]:
+            given = "none was given" if category is None else f"this one has shape {tuple(category.shape)}"
+            raise InputError(f"This network takes a category for each of {len(pooled)} clouds; {given}.")
+        one_hot = F.one_hot(category.long(), self.num_categories).to(pooled.dtype)
+        return torch.cat([pooled, self.category(one_hot)], dim=1)

@@ -1,0 +1,52 @@
+"""What is installed: imports with few packages, documented and typed public names."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# What the extras bring, and h5py, as modules.
+EXTRAS = (
+    "filelock", "h5py", "hypothesis", "lightning_fabric", "matplotlib", "onnx", "onnxruntime", "onnxscript", "pooch",
+    "requests", "tensorboard", "torch_geometric", "torchmetrics", "tqdm", "trimesh", "tyro",
+)  # fmt: skip
+
+PROGRAM = f"""
+import sys
+sys.modules.update(dict.fromkeys({EXTRAS!r}))  # an import of any of them fails
+import dgcnn_ws, dgcnn_ws.models, dgcnn_ws.nn.pyg, dgcnn_ws.ops, dgcnn_ws.engine.export, torch
+assert dgcnn_ws.EdgeConv(3, 8, k=4)(torch.randn(2, 3, 16)).shape == (2, 8, 16)
+del sys.modules["h5py"]
+import dgcnn_ws.datasets
+"""
+
+
+def test_the_library_imports_without_the_extras() -> None:
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "module", ["dgcnn_ws", "dgcnn_ws.nn", "dgcnn_ws.nn.pyg", "dgcnn_ws.ops", "dgcnn_ws.models", "dgcnn_ws.datasets"]
+)
+def test_public_names_have_docstrings_and_types(module: str) -> None:
+    package = importlib.import_module(module)
+    names = getattr(package, "__all__", [name for name in ("EdgeConv", "DynamicEdgeConv") if hasattr(package, name)])
+    for name in names:
+        value = getattr(package, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__doc__ and len(value.__doc__) > 40, name
+            function = value.__init__ if inspect.isclass(value) else value
+            if function.__module__.startswith("dgcnn_ws"):
+                arguments = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+                untyped = [p.name for p in arguments if p.annotation is p.empty and p.kind < p.VAR_POSITIONAL]
+                assert untyped == [], name
+
+
+def test_type_hints_are_announced() -> None:
+    assert (ROOT / "dgcnn_ws/py.typed").is_file()
