@@ -57,7 +57,7 @@ def nearest_sources(
     if k < 1:
         raise InputError(f"k={k} neighbours make no graph; k is at least 1.")
     if source_batch is None or target_batch is None:
-        source_batch, target_batch = (torch.zeros(len(x), dtype=torch.long) for x in (sources, targets))
+        source_batch, target_batch = (x.new_zeros(len(x), dtype=torch.long) for x in (sources, targets))
     edges = []
     for cloud in target_batch.unique().tolist():
         starts, stops = zip(*(_range(batch, cloud) for batch in (source_batch, target_batch)), strict=True)

@@ -4,13 +4,12 @@ Each runs compiled kernels where there are some (Numba on the CPU, Triton on CUD
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.ops import on_edges, operators
+from dgcnn_ws.ops.checks import check_affine, check_edges, check_idx, check_layers, check_points, takes_maximum
 from dgcnn_ws.ops.operators import kernels
 from dgcnn_ws.ops.product import linear
 
@@ -31,7 +30,7 @@ __all__ = [
 def knn(x: Tensor, k: int, dilation: int = 1) -> Tensor:
     """Find the k nearest neighbours of each point within its cloud, itself included.
 
-    With a dilation d, every d-th of them by distance: the point itself, its neighbour of rank d, 2d, ... (k - 1) d.
+    With a dilation d, every d-th of them by distance: the point itself and its neighbours of rank d, 2d ... (k - 1) d.
 
     Distances are Euclidean, in float32 (float64 for float64) whatever autocast says; memory is linear in N.
     The order of the k neighbours and the choice among equal distances are unspecified. Not differentiable.
@@ -47,7 +46,7 @@ def knn(x: Tensor, k: int, dilation: int = 1) -> Tensor:
     Raises:
         InputError: x is not a floating (B, N, C) tensor, k or dilation is below 1, or N is too small for them.
     """
-    _check_points(x, "x")
+    check_points(x, "x")
     for name, value in (("k", k), ("dilation", dilation)):
         if value < 1:
             raise InputError(f"{name}={value} neighbours make no graph; {name} is at least 1.")
@@ -73,7 +72,7 @@ def check_graph(idx: Tensor, batch_size: int, num_points: int) -> None:
         InputError: idx has another shape or type, or holds a number outside 0..num_points-1.
         RuntimeError: the latter, when a network runs that torch.compile or torch.export made.
     """
-    _check_idx(idx)
+    check_idx(idx)
     if idx.shape[:2] != (batch_size, num_points):
         raise InputError(
             f"The graph idx is for {idx.shape[0]} clouds of {idx.shape[1]} points; it is used with {batch_size} of "
@@ -112,8 +111,8 @@ def edge_aggregate(ab: Tensor, idx: Tensor, sign: Tensor) -> tuple[Tensor, Tenso
     Raises:
         InputError: shapes, types or devices do not fit together.
     """
-    _check_edges(ab, idx)
-    extreme, _, mean, var = operators.edge_aggregate(ab, idx, _use_max(sign, ab, ab.shape[2] // 2))
+    check_edges(ab, idx)
+    extreme, _, mean, var = operators.edge_aggregate(ab, idx, takes_maximum(sign, ab, ab.shape[2] // 2))
     return extreme, mean, var
 
 
@@ -148,10 +147,10 @@ def layers_aggregate(
     Raises:
         InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
     """
-    _check_layers(ab, idx, scales, shifts, weights, biases, negative_slope, last_is_affine=False)
+    check_layers(ab, idx, scales, shifts, weights, biases, negative_slope, last_is_affine=False)
     if not weights:
         return edge_aggregate(ab, idx, sign)
-    use_max = _use_max(sign, ab, len(weights[-1]))
+    use_max = takes_maximum(sign, ab, len(weights[-1]))
     layers = list(scales), list(shifts), list(weights), list(biases)
     extreme, _, mean, var = on_edges.layers_aggregate(ab, idx, *layers, negative_slope, use_max)
     return extreme, mean, var
@@ -177,7 +176,7 @@ def edges_mean(
     Raises:
         InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
     """
-    _check_layers(ab, idx, scales, shifts, weights, biases, negative_slope, last_is_affine=True)
+    check_layers(ab, idx, scales, shifts, weights, biases, negative_slope, last_is_affine=True)
     return on_edges.edges_mean(ab, idx, list(scales), list(shifts), list(weights), list(biases), negative_slope)
 
 
@@ -198,7 +197,7 @@ def scale_shift_act(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: flo
     Raises:
         InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
     """
-    _check_affine(x, scale, shift, negative_slope)
+    check_affine(x, scale, shift, negative_slope)
     return operators.scale_shift_act(x, scale, shift, negative_slope)
 
 
@@ -217,8 +216,8 @@ def column_moments(y: Tensor, sign: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         InputError: shapes, types or devices do not fit together.
     """
-    _check_points(y, "y")
-    extreme, _, mean, var = operators.column_moments(y, _use_max(sign, y, y.shape[2]))
+    check_points(y, "y")
+    extreme, _, mean, var = operators.column_moments(y, takes_maximum(sign, y, y.shape[2]))
     return extreme, mean, var
 
 
@@ -239,91 +238,5 @@ def mean_act(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> 
     Raises:
         InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
     """
-    _check_affine(y, scale, shift, negative_slope)
+    check_affine(y, scale, shift, negative_slope)
     return operators.mean_act(y, scale, shift, negative_slope)
-
-
-def _check_points(x: Tensor, name: str) -> None:
-    if x.dim() != 3:
-        raise InputError(f"{name} is (clouds, points, channels); this one has shape {tuple(x.shape)}.")
-    if not x.dtype.is_floating_point:
-        raise InputError(f"{name} is {x.dtype}; convert it to a floating type first.")
-    if x.shape[1] == 0:
-        raise InputError(f"{name} {tuple(x.shape)} has clouds without points; drop the empty clouds.")
-
-
-def _check_idx(idx: Tensor) -> None:
-    if idx.dim() != 3 or idx.shape[2] == 0:
-        raise InputError(f"The graph idx is (clouds, points, k), k >= 1; this one has shape {tuple(idx.shape)}.")
-    if idx.dtype not in (torch.int64, torch.int32):
-        raise InputError(f"The graph idx is {idx.dtype}; point numbers are int64 or int32.")
-
-
-def _check_edges(ab: Tensor, idx: Tensor) -> None:
-    _check_points(ab, "ab")
-    _check_idx(idx)
-    if ab.shape[2] % 2:
-        raise InputError(f"ab holds two terms side by side; {ab.shape[2]} channels cannot be halved.")
-    if idx.shape[:2] != ab.shape[:2]:
-        raise InputError(f"idx {tuple(idx.shape)} and ab {tuple(ab.shape)} differ in clouds or points.")
-    _check_device(ab, idx, "idx")
-
-
-def _check_layers(
-    ab: Tensor,
-    idx: Tensor,
-    scales: Sequence[Tensor],
-    shifts: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    negative_slope: float,
-    last_is_affine: bool,
-) -> None:
-    _check_edges(ab, idx)
-    affine = len(weights) + last_is_affine
-    if len(scales) != affine or len(shifts) != affine or len(biases) not in (0, len(weights)):
-        raise InputError(
-            f"{len(weights)} weights go with {affine} scales and shifts, and as many biases as weights or none; these "
-            f"are {len(scales)}, {len(shifts)} and {len(biases)}."
-        )
-    widths = [ab.shape[2] // 2, *(len(weight) for weight in weights)]
-    expected: list[tuple[str, Tensor, tuple[int, ...]]] = []
-    for name, factors in (("scale", scales), ("shift", shifts)):
-        expected += [(name, factor, (ab.shape[0], width)) for factor, width in zip(factors, widths, strict=False)]
-    expected += [("weight", w, (c_out, c_in)) for w, (c_in, c_out) in zip(weights, pairwise(widths), strict=True)]
-    expected += [("bias", bias, (width,)) for bias, width in zip(biases, widths[1:], strict=False)]
-    for name, tensor, shape in expected:
-        if tensor.shape != shape:
-            raise InputError(f"A {name} of the layers has shape {tuple(tensor.shape)}; {shape} fits the others.")
-        _check_device(ab, tensor, name)
-    _check_slope(negative_slope)
-
-
-def _check_slope(negative_slope: float) -> None:
-    if not 0 <= negative_slope <= 1:
-        raise InputError(f"negative_slope={negative_slope} is outside [0, 1].")
-
-
-def _check_device(x: Tensor, other: Tensor, name: str) -> None:
-    if other.device != x.device:
-        raise InputError(f"{name} is on {other.device} and the features are on {x.device}; move one of them.")
-
-
-def _use_max(sign: Tensor, x: Tensor, channels: int) -> Tensor:
-    if sign.shape != (channels,):
-        raise InputError(f"sign has shape {tuple(sign.shape)}; it needs one number for each channel: ({channels},).")
-    _check_device(x, sign, "sign")
-    return sign if sign.dtype == torch.bool else sign > 0
-
-
-def _check_affine(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> None:
-    _check_points(x, "The input")
-    for name, factor in (("scale", scale), ("shift", shift)):
-        if factor.shape != (x.shape[0], x.shape[2]):
-            raise InputError(
-                f"{name} has shape {tuple(factor.shape)}; clouds by channels is {(x.shape[0], x.shape[2])}."
-            )
-        if not factor.dtype.is_floating_point:
-            raise InputError(f"{name} is {factor.dtype}; convert it to a floating type first.")
-        _check_device(x, factor, name)
-    _check_slope(negative_slope)
