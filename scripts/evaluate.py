@@ -87,4 +87,4 @@ def main(arguments: list[str]) -> None:
         settings = {"checkpoint": str(args.checkpoint), "split": args.split, "votes": args.votes}
         write_json(args.json, settings | {"selected_on": recipe.select} | scores.as_json())
     if args.plot:
-        plots.draw_confusion(scores.confusion, task.answer_names(dataset), args.plot)
+        plots.draw_confusion(scores.confusion, task.answer_names(dataset), args.plot, task.unit)

@@ -13,6 +13,8 @@ from dgcnn_ws.engine.segmentation import evaluate_parts
 class Classification:
     """Say which class a cloud is of: (B, 3, N) -> (B, num_classes)."""
 
+    unit = "clouds"  # what is counted
+
     def load(self, name: str, root: str | Path, split: str, num_points: int) -> PointClouds:
         return load_dataset(name, root, split, num_points)
 
@@ -36,6 +38,8 @@ class Classification:
 
 class Segmentation(Classification):
     """Say which part each point is of, given the cloud's category: (B, 3, N), (B,) -> (B, num_parts, N)."""
+
+    unit = "points"
 
     def load(self, name: str, root: str | Path, split: str, num_points: int) -> PartClouds:
         return load_parts(name, root, split, num_points)
