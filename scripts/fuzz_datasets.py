@@ -1,16 +1,15 @@
 """`python -m scripts.fuzz_datasets`: feed the readers of HDF5 data sets and zips with bytes that are out to harm.
 
-Each input is read in a process of its own, forked from one in which everything is imported, so that a crash, a
-hang, memory and executed code are seen and counted, whatever they do to the process. Right are two outcomes:
-InputError, or data that are as they should be.
+They are read in a process of its own, forked from one in which everything is imported, so that a crash, a hang,
+memory and executed code are seen and counted, whatever they do to it. Right are two outcomes: InputError, or data
+that are as they should be.
 """
 
 import io
-import os
+import multiprocessing
 import random
 import resource
 import shutil
-import signal
 import stat
 import sys
 import sysconfig
@@ -18,8 +17,9 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ INSTALLED = (sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), "<frozen
 
 Generate = Callable[[random.Random], bytes]
 Feed = Callable[[bytes, Path], None]
+Target = tuple[Generate, Feed]
 
 
 @dataclass(frozen=True)
@@ -191,14 +192,29 @@ def feed_zip(content: bytes, folder: Path) -> None:
         assert found <= {"mirror.zip", "deep", "deep/down", "deep/down/place", *(f"deep/down/place/{n}" for n in names)}
 
 
-TARGETS: dict[str, tuple[Generate, Feed]] = {
+TARGETS: dict[str, Target] = {
     "hdf5": (generate_hdf5, feed_hdf5),
     "zip": (generate_zip, feed_zip),
 }
 
 
-def read_in_child(feed: Feed, content: bytes, folder: Path) -> int:
-    """In the forked process: read, and tell by the exit code how that went."""
+def read(feed: Feed, content: bytes, folder: Path, executed: list[str]) -> str:
+    """What became of one input, in a folder made for it."""
+    folder.mkdir()
+    executed.clear()
+    try:
+        feed(content, folder)
+        outcome = ACCEPTED
+    except InputError as error:
+        outcome = REFUSED if "\n" not in str(error) else "MORE THAN ONE LINE"
+    except BaseException as error:
+        outcome = f"{type(error).__name__}: {error}"
+    shutil.rmtree(folder)
+    return f"EXECUTED {executed}" if executed else outcome
+
+
+def read_all(target: Target, numbers: range, args: Arguments, scratch: Path, results: Connection) -> None:
+    """In a process of its own: read inputs, and send outcome, seconds and megabytes of each."""
     executed: list[str] = []
 
     def watch(event: str, details: tuple[Any, ...]) -> None:
@@ -207,79 +223,79 @@ def read_in_child(feed: Feed, content: bytes, folder: Path) -> int:
             executed.append(event)
 
     sys.addaudithook(watch)
-    try:
-        feed(content, folder)
-        code = 0
-    except InputError as error:
-        code = 1 if "\n" not in str(error) else 2
-    except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        code = 2
-    if executed:
-        print(f"executed: {executed}", file=sys.stderr)
-    return 3 if executed else code
-
-
-def read(feed: Feed, content: bytes, args: Arguments) -> tuple[str, float, float]:
-    """What became of one input, the seconds it took, and the megabytes above the process that it started from."""
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    began = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        # Address space is what can be limited; far above the bound on memory, which is measured.
-        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (4 << 30)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # What can be limited is address space; that is far above the bound on memory, which is measured.
+    limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (4 << 30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    generate, feed = target
+    for number in numbers:
+        content = generate(seeded(args, number))
         Path("/proc/self/clear_refs").write_text("5")  # the recorded peak starts anew
-        before = resident()
-        code = read_in_child(feed, content, folder)
+        before, began = resident("VmRSS"), time.monotonic()
+        outcome = read(feed, content, scratch / str(number), executed)
         taken = (resident("VmHWM") - before) / 1024
-        (folder / "megabytes").write_text(str(taken))
-        os._exit(code)
-    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
-        if time.monotonic() - began > args.seconds:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            shutil.rmtree(folder)
-            return "HUNG", args.seconds, 0.0
-        time.sleep(0.0005)
-    seconds = time.monotonic() - began
-    if os.WIFSIGNALED(ended[1]):
-        shutil.rmtree(folder)
-        return f"CRASHED with {signal.Signals(os.WTERMSIG(ended[1])).name}", seconds, 0.0
-    taken = float((folder / "megabytes").read_text())
-    shutil.rmtree(folder)
-    outcome = [ACCEPTED, REFUSED, "OTHER ERROR", "EXECUTED CODE"][os.WEXITSTATUS(ended[1])]
-    return outcome if taken <= args.megabytes else "TOO MUCH MEMORY", seconds, taken
+        if taken > args.megabytes:
+            outcome = f"TOOK {taken:.0f} MB"
+        results.send((outcome, time.monotonic() - began, taken))
 
 
-def resident(field: str = "VmRSS") -> int:
+def seeded(args: Arguments, number: int) -> random.Random:
+    return random.Random(f"{args.seed} {number}")
+
+
+def read_each(target: Target, args: Arguments, scratch: Path) -> Iterator[tuple[str, float, float]]:
+    """Yield what became of every input; a process that dies or hangs is replaced for the inputs that are left."""
+    fork = multiprocessing.get_context("fork")  # everything is imported already
+    done = 0
+    while done < args.inputs:
+        ours, theirs = fork.Pipe(duplex=False)
+        reader = fork.Process(target=read_all, args=(target, range(done, args.inputs), args, scratch, theirs))
+        reader.start()
+        theirs.close()
+        while done < args.inputs:
+            done += 1
+            try:
+                if ours.poll(args.seconds):
+                    yield ours.recv()
+                    continue
+                yield "HUNG", args.seconds, 0.0
+            except EOFError:
+                reader.join()
+                yield f"DIED with exit code {reader.exitcode}", 0.0, 0.0
+            break
+        reader.kill()
+        reader.join()
+
+
+def resident(field: str) -> int:
     """Kilobytes of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
-def fuzz(target: str, args: Arguments) -> bool:
+def fuzz(name: str, args: Arguments) -> bool:
     """Feed one target, print what came of it, keep what went wrong, and say whether nothing did."""
-    generate, feed = TARGETS[target]
+    target = TARGETS[name]
     outcomes: Counter[str] = Counter()
     slowest, most = 0.0, 0.0
     began = time.monotonic()
-    for number in tqdm(range(args.inputs), desc=target, disable=None, leave=False):
-        content = generate(random.Random(f"{target} {args.seed} {number}"))
-        outcome, seconds, taken = read(feed, content, args)
-        outcomes[outcome] += 1
+    scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    results = tqdm(read_each(target, args, scratch), total=args.inputs, desc=name, disable=None, leave=False)
+    for number, (outcome, seconds, taken) in enumerate(results):
+        right = outcome in (ACCEPTED, REFUSED)
+        outcomes[outcome if right else "WRONG"] += 1
         slowest, most = max(slowest, seconds), max(most, taken)
-        if outcome not in (ACCEPTED, REFUSED):
+        if not right:
             args.keep.mkdir(parents=True, exist_ok=True)
-            (args.keep / f"{target}-{args.seed}-{number}").write_bytes(content)
-            print(f"{target} {number}: {outcome}", file=sys.stderr)
+            (args.keep / f"{name}-{args.seed}-{number}").write_bytes(target[0](seeded(args, number)))
+            print(f"{name} {number}: {outcome}", file=sys.stderr)
+    shutil.rmtree(scratch)
     print(
-        f"{target}: {args.inputs:,} inputs in {time.monotonic() - began:.0f} s: "
+        f"{name}: {args.inputs:,} inputs in {time.monotonic() - began:.0f} s: "
         + ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
         + f"; slowest {slowest:.2f} s, most memory {most:.0f} MB"
     )
-    return outcomes.keys() <= {ACCEPTED, REFUSED}
+    return not outcomes["WRONG"]
 
 
 def main() -> int:

@@ -110,4 +110,6 @@ def main(arguments: list[str]) -> None:
         write_json(args.json, found | {"duplicates": same})
     if args.picture:
         train = splits["train"]
-        draw_contact_sheet(train.points, train.labels, class_names, f"{folder.name}: {headline}", args.picture)
+        draw_contact_sheet(
+            train.points, train.labels, class_names, f"{folder.resolve().name}: {headline}", args.picture
+        )

@@ -65,12 +65,12 @@ def bounds(split: StoredSplit) -> dict[str, Any] | None:
     """
     if not len(split.points):
         return None
-    radius = np.sqrt(np.square(split.points).sum(2).max(1))
+    radius = [float(np.linalg.norm(cloud.astype(np.float64), axis=1).max()) for cloud in split.points]
     offset = np.linalg.norm(split.points.mean(1, dtype=np.float64), axis=1)
     return {
         "min": split.points.min((0, 1)).tolist(),
         "max": split.points.max((0, 1)).tolist(),
-        "radius": [float(radius.min()), float(radius.max())],
+        "radius": [min(radius), max(radius)],
         "largest_offset": float(offset.max()),
     }
 

@@ -54,14 +54,18 @@ def draw_contact_sheet(points: np.ndarray, labels: np.ndarray, class_names: list
     for label, name in enumerate(class_names):
         block, row = divmod(label, rows)
         left = block * (COLUMNS + LABEL) + LABEL
-        text = name.replace("_", "\n").replace("$", r"\$")
-        axes.text(left - 0.15, row + 0.5, text, ha="right", va="center", fontsize=10)
+        axes.text(left - 0.15, row + 0.5, literal(name.replace("_", "\n")), ha="right", va="center", fontsize=10)
         for column, index in enumerate(evenly_spaced(np.flatnonzero(labels == label))):
             places, colours = project(points[index, :MAX_POINTS])
             places = places * (0.46, -0.46) + (left + column + 0.5, row + 0.5)
             axes.scatter(places[:, 0], places[:, 1], s=1.6, c=colours, linewidths=0, rasterized=True)
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(literal(title), fontsize=12)
     save(figure, path)
+
+
+def literal(text: str) -> str:
+    """`text` as matplotlib shows it as it stands, not as a formula."""
+    return text.replace("$", r"\$")
 
 
 def evenly_spaced(members: np.ndarray) -> np.ndarray:
@@ -76,8 +80,9 @@ def project(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     The cloud fills the circle whatever its size. A colour is the light that the surface gets.
     """
+    points = points.astype(np.float64)
     points = points - (points.min(0) + points.max(0)) / 2
-    points = points / max(np.linalg.norm(points, axis=1).max(), 1e-12)
+    points = points / (np.linalg.norm(points, axis=1).max() or 1.0)
     points = points[np.argsort(points @ PICTURE_AXES[2], kind="stable")]  # the farthest is drawn first
     eye = points @ PICTURE_AXES.T
     colours = LIT(np.abs(normals(points) @ LIGHT).clip(0, 1) * BRIGHTEST)[:, :3]

@@ -45,6 +45,12 @@ def test_bounds() -> None:
     assert measured == {"min": [-1, 0, -2], "max": [1, 3, 4], "radius": [1, 5], "largest_offset": np.sqrt(2**2 + 1**2)}
 
 
+def test_a_radius_whose_square_is_no_float32() -> None:
+    points = np.full((1, 2, 3), 1e30, np.float32)
+    measured = bounds(StoredSplit(points, np.zeros(1, int), [""]))
+    assert measured is not None and measured["radius"] == pytest.approx([3**0.5 * 1e30] * 2)
+
+
 def test_a_split_without_clouds_has_no_bounds(root: Path, write_file: Callable[..., None]) -> None:
     write_file(root / FOLDER / "ply_data_test0.h5", [])
     splits, names = read_stored(root / FOLDER)
