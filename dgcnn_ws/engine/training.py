@@ -337,9 +337,7 @@ class Run:
         plots.draw_training(self.folder / "metrics.jsonl", self.folder / "training.png")
         if self.test:
             names = self.task.answer_names(self.train_set)
-            plots.draw_confusion(
-                results["best"]["confusion"], names, self.folder / "confusion.png", self.task.unit
-            )
+            plots.draw_confusion(results["best"]["confusion"], names, self.folder / "confusion.png", self.task.unit)
         write_json(self.folder / "results.json", results)
         return results
 

@@ -59,7 +59,7 @@ class EdgeBlock(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        channels: int | Sequence[int],
+        out_channels: int | Sequence[int],
         norm: str | None,
         backend: str,
         *,
@@ -70,9 +70,9 @@ class EdgeBlock(nn.Module):
         eps: float,
     ) -> None:
         super().__init__()
-        widths = [channels] if isinstance(channels, int) else list(channels)
+        widths = [out_channels] if isinstance(out_channels, int) else list(out_channels)
         if not widths:
-            raise InputError("channels is empty; name the channels of at least one convolution.")
+            raise InputError("out_channels is empty; name the channels of at least one convolution.")
         if aggr not in AGGREGATIONS:
             raise InputError(f"aggr {aggr!r} is unknown. Choose one of {', '.join(AGGREGATIONS)}.")
         self.backend, self.aggr = backend, aggr
@@ -168,7 +168,7 @@ class EdgeConv(EdgeBlock):
 
     Args:
         in_channels: C, channels of a point.
-        channels: C', channels of a point afterwards; or those of each convolution in the block, the last one C'.
+        out_channels: C', channels of a point afterwards; or those of each convolution in the block, the last one C'.
         k: neighbours of a point, itself included, where the graph is built on the fly.
         norm: `ws_gn` · `gn` · `ws_bn` · `bn` · `ws_bcn` (`dgcnn_ws.nn.norm`), or None.
         backend: `reference` builds the edge tensor; `fused` does not, and needs a LeakyReLU or ReLU; `auto` is
@@ -192,7 +192,7 @@ class EdgeConv(EdgeBlock):
     def __init__(
         self,
         in_channels: int,
-        channels: int | Sequence[int],
+        out_channels: int | Sequence[int],
         k: int = 20,
         norm: str | None = "ws_gn",
         backend: str = "auto",
@@ -204,7 +204,9 @@ class EdgeConv(EdgeBlock):
         bias: bool = False,
         eps: float = 1e-5,
     ) -> None:
-        super().__init__(in_channels, channels, norm, backend, aggr=aggr, groups=groups, act=act, bias=bias, eps=eps)
+        super().__init__(
+            in_channels, out_channels, norm, backend, aggr=aggr, groups=groups, act=act, bias=bias, eps=eps
+        )
         self.k, self.dilation = k, dilation
 
     def extra_repr(self) -> str:

@@ -1,7 +1,7 @@
 """EdgeConv with torch_geometric's calling conventions, for clouds of different sizes in one batch.
 
-    EdgeConv(in_channels, channels)(x, edge_index, batch)      on a graph that is given
-    DynamicEdgeConv(in_channels, channels, k)(x, batch)        on the k nearest neighbours, found here
+    EdgeConv(in_channels, out_channels)(x, edge_index, batch)      on a graph that is given
+    DynamicEdgeConv(in_channels, out_channels, k)(x, batch)        on the k nearest neighbours, found here
 
 x is (P, C), the points of all clouds one after another; batch (P,) names each one's cloud. They stand in
 `torch_geometric.nn.Sequential` and in models beside its layers, and need neither pyg-lib nor torch-cluster, nor
@@ -35,7 +35,7 @@ class _GraphBlock(EdgeBlock):
     def __init__(
         self,
         in_channels: int,
-        channels: int | Sequence[int],
+        out_channels: int | Sequence[int],
         norm: str | None = "ws_gn",
         backend: str = "auto",
         *,
@@ -45,7 +45,9 @@ class _GraphBlock(EdgeBlock):
         bias: bool = False,
         eps: float = 1e-5,
     ) -> None:
-        super().__init__(in_channels, channels, norm, backend, aggr=aggr, groups=groups, act=act, bias=bias, eps=eps)
+        super().__init__(
+            in_channels, out_channels, norm, backend, aggr=aggr, groups=groups, act=act, bias=bias, eps=eps
+        )
         self.in_channels = in_channels
 
     def reset_parameters(self) -> None:
@@ -126,7 +128,7 @@ class EdgeConv(_GraphBlock):
 
     Args:
         in_channels: C, channels of a point.
-        channels: C', or the channels of several convolutions (see `dgcnn_ws.EdgeConv`, also for the rest).
+        out_channels: C', or the channels of several convolutions (see `dgcnn_ws.EdgeConv`, also for the rest).
         backend: `auto`; `reference` for edge by edge; `fused` refuses graphs that need that.
 
     Shapes:
@@ -174,7 +176,7 @@ class DynamicEdgeConv(_GraphBlock):
     def __init__(
         self,
         in_channels: int,
-        channels: int | Sequence[int],
+        out_channels: int | Sequence[int],
         k: int = 20,
         norm: str | None = "ws_gn",
         backend: str = "auto",
@@ -185,7 +187,9 @@ class DynamicEdgeConv(_GraphBlock):
         bias: bool = False,
         eps: float = 1e-5,
     ) -> None:
-        super().__init__(in_channels, channels, norm, backend, aggr=aggr, groups=groups, act=act, bias=bias, eps=eps)
+        super().__init__(
+            in_channels, out_channels, norm, backend, aggr=aggr, groups=groups, act=act, bias=bias, eps=eps
+        )
         self.k = k
 
     def extra_repr(self) -> str:
