@@ -5,6 +5,7 @@ Each runs compiled kernels where there are some (Numba on the CPU, Triton on CUD
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from dgcnn_ws.errors import InputError
