@@ -9,8 +9,11 @@ import sys
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 COMMANDS = {
-    "train": "train a network on ModelNet, or on the built-in shapes",
+    "prepare": "turn meshes or clouds of your own into a data set",
+    "train": "train a network on ModelNet, your own shapes, or the built-in ones",
     "evaluate": "score a checkpoint on a split, class by class",
+    "predict": "say which class the shapes in files are of",
+    "import": "turn a public PyTorch DGCNN checkpoint into one of ours",
     "compare": "train a grid of norms and micro-batches, and compare them",
     "benchmark": "measure time and memory per cloud, beside the reference and the floor",
 }
@@ -31,7 +34,10 @@ def usage() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command and return the exit code: 0, 2 for a user's error, 128 + signal for a run asked to stop."""
+    """Run a command and return the exit code.
+
+    0, 2 for a user's error, 3 where some of many files could not be read, 128 + signal for a run asked to stop.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -44,7 +50,7 @@ def main(arguments: list[str]) -> int:
     from dgcnn_ws.errors import InputError
 
     try:
-        command.main(rest)
+        return command.main(rest) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -57,7 +63,6 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nstopped.", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

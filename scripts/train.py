@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from dgcnn_ws.engine.checkpoint import read_json
-from dgcnn_ws.engine.recipe import Recipe, complete, from_config
+from dgcnn_ws.engine.recipe import Recipe, complete, from_config, name_folder
 from dgcnn_ws.engine.training import Run
 
 
@@ -28,7 +28,9 @@ def parse(arguments: list[str], recipe: Recipe) -> Arguments:
 
 def run_name(recipe: Recipe) -> str:
     micro_batch = recipe.micro_batch or recipe.batch_size
-    return f"{recipe.dataset}-{recipe.preset}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}"
+    recipe = name_folder(recipe)
+    dataset = recipe.data_root.resolve().name if recipe.dataset == "folder" else recipe.dataset
+    return f"{dataset}-{recipe.preset}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}"
 
 
 def main(arguments: list[str]) -> None:

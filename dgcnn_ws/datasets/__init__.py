@@ -3,13 +3,27 @@
 from pathlib import Path
 from typing import Any
 
-from dgcnn_ws.datasets.modelnet import HDF5Clouds, ModelNet10, ModelNet40, PointClouds
+from dgcnn_ws.datasets.modelnet import FolderClouds, HDF5Clouds, ModelNet10, ModelNet40, PointClouds
 from dgcnn_ws.datasets.shapes import Shapes
 from dgcnn_ws.errors import InputError
 
-__all__ = ["DATASETS", "HDF5Clouds", "ModelNet10", "ModelNet40", "PointClouds", "Shapes", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "FolderClouds",
+    "HDF5Clouds",
+    "ModelNet10",
+    "ModelNet40",
+    "PointClouds",
+    "Shapes",
+    "load_dataset",
+]
 
-DATASETS: dict[str, type[HDF5Clouds]] = {"shapes": Shapes, "modelnet10": ModelNet10, "modelnet40": ModelNet40}
+DATASETS: dict[str, type[HDF5Clouds]] = {
+    "shapes": Shapes,
+    "modelnet10": ModelNet10,
+    "modelnet40": ModelNet40,
+    "folder": FolderClouds,
+}
 
 
 def load_dataset(
@@ -18,7 +32,7 @@ def load_dataset(
     """A split of the data set called `name` (a key of `DATASETS`).
 
     Args:
-        name: `shapes`, `modelnet10` or `modelnet40`.
+        name: `shapes`, `modelnet10`, `modelnet40`, or `folder` for whatever lies at `root`.
         root: data root, or the data set's own folder.
         split: `train`, `val`, `trainval` or `test`.
         num_points: points per cloud.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dgcnn_ws.datasets import DATASETS
+from dgcnn_ws.datasets import DATASETS, FolderClouds
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.models import MODELS
@@ -29,9 +29,10 @@ class Recipe:
     """Settings of a training run. A field that is None takes its value from the preset (and the norm)."""
 
     dataset: str = "shapes"
-    """Data to train on: shapes (procedural, made on first use) | modelnet10 | modelnet40."""
+    """Data to train on: shapes (procedural, made on first use) | modelnet10 | modelnet40 | the path of a folder
+    that `main.py prepare` wrote."""
     data_root: Path = Path("data")
-    """Folder that holds <dataset>_ply_hdf5_2048/."""
+    """Folder that holds <dataset>_ply_hdf5_2048/. A --dataset that is a path is its own."""
     preset: str = "dgcnn"
     """Network and recipe: dgcnn (today's) | paper (the Weight Standardization paper's, with T-Net)."""
     norm: str = "ws_gn"
@@ -127,8 +128,23 @@ def _at_least(flag: str, value: float, least: float) -> None:
         raise InputError(f"{flag} is {value}, but must be at least {least}.")
 
 
+def name_folder(recipe: Recipe) -> Recipe:
+    """Return the recipe with a folder's path given as data set taken apart: data set `folder`, data root its path."""
+    if recipe.dataset in DATASETS:
+        return recipe
+    folder = FolderClouds.find(recipe.dataset)
+    if folder is None:
+        known = ", ".join(name for name in DATASETS if name != "folder")
+        raise InputError(
+            f"--dataset {recipe.dataset!r} is neither one of {known} nor a folder with a data set. "
+            "Make one from your own files with main.py prepare."
+        )
+    return replace(recipe, dataset="folder", data_root=folder)
+
+
 def complete(recipe: Recipe) -> Recipe:
     """Return the recipe with every gap filled in from its preset and norm. Raises InputError for a bad value."""
+    recipe = name_folder(recipe)
     _one_of("--preset", recipe.preset, PRESETS)
     _one_of("--norm", recipe.norm, NORMS)
     preset = PRESETS[recipe.preset]
