@@ -40,7 +40,8 @@ def main(arguments: list[str]) -> None:
         config = folder / "config.json"
         parsed = parse(arguments, from_config(read_json(config), config))
     recipe = complete(parsed.recipe)
-    print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {recipe.dataset}")
+    dataset = recipe.data_root if recipe.dataset == "folder" else recipe.dataset
+    print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {dataset}")
     results = Run(recipe, folder, parsed.resume).train()
     if recipe.select == "test":
         print("best.pt was chosen ON THE TEST SET: its score is not an honest estimate.")

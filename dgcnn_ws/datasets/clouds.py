@@ -52,6 +52,8 @@ def read_text(data: bytes) -> np.ndarray:
     first, _, rest = text.partition("\n")
     if not _is_row(first):
         text = rest
+    if not text.strip():
+        raise ValueError("no row of three numbers")
     return three_columns(np.loadtxt(io.StringIO(text), ndmin=2, usecols=(0, 1, 2)))
 
 

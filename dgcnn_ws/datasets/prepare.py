@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dgcnn_ws.datasets.modelnet import validation_mask
-from dgcnn_ws.datasets.shape_file import load_points
+from dgcnn_ws.datasets.shape_file import check_axis, load_points
 from dgcnn_ws.datasets.shape_source import SPLITS, Entry, find_entries, read_member
 from dgcnn_ws.errors import InputError
 
@@ -168,6 +168,7 @@ def prepare(source: Path, out: Path, settings: Settings, jobs: int = 1, strict: 
             f"--num-points {settings.num_points} and --jobs {jobs} must be at least 1, and --seed {settings.seed} "
             "at least 0."
         )
+    check_axis(settings.up)
     entries = find_entries(source)
     splits = assign_splits(entries, settings)
     class_names = sorted({entry.class_name for entry in entries})

@@ -76,6 +76,12 @@ def check_size(data: bytes, name: PurePath) -> bytes:
     return data
 
 
+def check_axis(up: str) -> None:
+    """Raise InputError where `up` is no axis that may point up in a file."""
+    if up not in AXES:
+        raise InputError(f"--up {up!r} is unknown. Choose one of {', '.join(AXES)}.")
+
+
 def load_points(data: bytes, name: PurePath, num_points: int, up: str, rng: np.random.Generator) -> np.ndarray:
     """Points (N, 3) float64 of the shape in a file, in a network's frame: y up, zero mean, the farthest at 1.
 
@@ -91,8 +97,7 @@ def load_points(data: bytes, name: PurePath, num_points: int, up: str, rng: np.r
     Raises:
         InputError: the format is unknown, the file damaged, empty, flat or too large, or a coordinate not finite.
     """
-    if up not in AXES:
-        raise InputError(f"--up {up!r} is unknown. Choose one of {', '.join(AXES)}.")
+    check_axis(up)
     try:
         with memory_bound(MAX_MEMORY_BYTES), np.errstate(all="ignore"):
             points = draw_points(read_shape(data, name), num_points, rng, name)

@@ -136,8 +136,7 @@ def name_folder(recipe: Recipe) -> Recipe:
     if folder is None:
         known = ", ".join(name for name in DATASETS if name != "folder")
         raise InputError(
-            f"--dataset {recipe.dataset!r} is neither one of {known} nor a folder with a data set. "
-            "Make one from your own files with main.py prepare."
+            f"--dataset {recipe.dataset!r} is unknown. Choose one of {known}, or a folder that main.py prepare wrote."
         )
     return replace(recipe, dataset="folder", data_root=folder)
 
