@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dgcnn_ws.datasets.shape_file import memory_bound
 from dgcnn_ws.engine.recipe import Recipe, build_model, from_config
 from dgcnn_ws.errors import InputError
 
@@ -62,20 +64,21 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 def load_tensors(path: Path) -> Any:
     """Return what `torch.save` wrote to `path`, on the CPU: tensors, numbers, strings and containers of them.
 
-    Takes memory in proportion to the file's size. Raises InputError where the file is missing, holds anything
-    else, or is damaged.
+    Takes at most four times the file's size and 1 GiB of memory (enforced on Linux). Raises InputError where the
+    file is missing, holds anything else, or is damaged.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist. Checkpoints lie in a run's folder as best.pt and last.pt.")
+    data = path.read_bytes()
     try:
-        if zipfile.is_zipfile(path):  # torch would unpack compressed tensors of any size
-            with zipfile.ZipFile(path) as archive:
-                unpacked = sum(member.file_size for member in archive.infolist())
-            if unpacked > path.stat().st_size:
-                raise ValueError("tensors are stored as they are, so they cannot be larger than the file")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        with memory_bound(4 * len(data) + (1 << 30)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd pickles, of which the exception says enough
+            if zipfile.is_zipfile(io.BytesIO(data)):  # torch would unpack compressed tensors of any size
+                with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                    unpacked = sum(member.file_size for member in archive.infolist())
+                if unpacked > len(data):
+                    raise ValueError("tensors are stored as they are, so they cannot be larger than the file")
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler meets arbitrary bytes with any exception
         raise InputError(f"{path} is not a checkpoint: it is damaged, or something else.") from error
 
