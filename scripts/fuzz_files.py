@@ -248,7 +248,8 @@ def fuzz(kind: str, args: Arguments, folder: Path) -> dict[str, Any]:
         current.write_bytes(data)
         reset_peak_memory(CPU)
         idle = proc_bytes("/proc/self/status", "VmRSS") or 0
-        signal.setitimer(signal.ITIMER_REAL, args.seconds)  # ends the process, in whatever loop it is
+        if number >= 0:  # the valid ones, which come first, load and compile what is needed once
+            signal.setitimer(signal.ITIMER_REAL, args.seconds)  # ends the process, in whatever loop it is
         begun, watching, outcome = time.perf_counter(), True, "read"
         try:
             use(kind, data, path)
@@ -265,7 +266,7 @@ def fuzz(kind: str, args: Arguments, folder: Path) -> dict[str, Any]:
             outcome = f"{memory >> 20} MiB of memory for {len(data)} bytes"
         if touched:
             outcome = f"touched {touched}"
-        if number < 0:  # the valid ones load what is loaded once
+        if number < 0:
             continue
         worst_time, worst_memory = max(worst_time, seconds), max(worst_memory, memory)
         counts[outcome if outcome in ("read", "refused") else "failed"] += 1

@@ -48,7 +48,7 @@ def read_text(data: bytes) -> np.ndarray:
     Comments begin with # or //. A first line that is no row of a table (a count, as in .pts, or column names)
     is left out.
     """
-    text = re.sub(rb"[,;]", b" ", re.sub(rb"(?m)(?:#|//).*$", b"", data)).decode("ascii").strip()
+    text = re.sub(rb"[,;]", b" ", re.sub(rb"(?m)(?:#|//).*$", b"", data)).decode("utf-8-sig").strip()
     first, _, rest = text.partition("\n")
     if not _is_row(first):
         text = rest

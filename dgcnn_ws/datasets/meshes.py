@@ -83,13 +83,15 @@ def read_ply(data: bytes) -> Shape:
     """PLY, ASCII or binary; without faces a cloud."""
     # Edges would become a drawing, at a cost that grows faster than their number.
     data = re.sub(rb"(?m)^element edge ", b"element line ", data, count=1)
+    if b"ascii" in data[:100]:
+        data = re.sub(rb"\n[ \t\r\n]+", b"\n", data)  # an empty line takes a hundred times its size
     loaded = load_ply(io.BytesIO(data), fix_texture=False, skip_materials=True)
     return make_shape(loaded["vertices"], loaded.get("faces"))
 
 
 def read_obj(data: bytes) -> Shape:
     """Wavefront OBJ. Of its lines only vertices and faces are read: no materials, no other files."""
-    text = re.sub(rb"\\\r?\n", b" ", data)
+    text = re.sub(rb"#.*", b"", re.sub(rb"\\\r?\n", b" ", data))
     text = re.sub(rb"(?m)^(?![vf][ \t]).*\n?", b"", text)
     text = re.sub(rb"/\S*", b"", text)  # 1/2/3 -> 1
     if re.search(rb"(?m)^f.*-", text):

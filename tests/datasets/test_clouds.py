@@ -74,6 +74,7 @@ def test_arrays_that_are_no_cloud(shape: tuple[int, ...]) -> None:
         "4\n0 1 2 200 9 9 9\n3 4 5 200 9 9 9\n6 7 8 1 1 1 1\n9 10 11 1 1 1 1\n",  # .pts
         "x,y,z\n0,1,2\n3,4,5\n6,7,8\n9,10,11",
         "# made by hand\n0;1;2 # first\n\n3;4;5\r\n6;7;8\r\n//\n9;1e1;11\n",
+        "\ufeff0 1 2\n3 4 5\n6 7 8\n9 10 11 # größer\n",
         "  0.0\t1.0\t2.0\n3 4 5\n6 7 8\n9 10 11\n",
     ],
 )
