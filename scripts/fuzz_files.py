@@ -1,8 +1,9 @@
 """`python -m scripts.fuzz_files`: damaged, random and hostile files, of which none may do more than give an error.
 
 Each format is read in a process of its own. Reported is what an input did beside being read or refused in a
-sentence: another exception, a crash, a read of more than --seconds, more memory than the bound, a file opened or
-a program started that is none of the input's business. The inputs follow from the seed; one that fails is kept.
+sentence: another exception, a crash, a read of more than --seconds of the processor, more memory than the bound, a
+file opened or a program started that is none of the input's business. The inputs follow from the seed; one that
+fails is kept.
 """
 
 import io
@@ -57,7 +58,7 @@ class Arguments:
     seed: int = 0
     """Decides all inputs."""
     seconds: float = 10.0
-    """What a single read may take."""
+    """What a single read may take, in seconds of the processor."""
     memory_mib: int = 64
     """What it may take of memory: this, and 200 times the file's size."""
     keep: Path | None = None
@@ -249,7 +250,7 @@ def fuzz(kind: str, args: Arguments, folder: Path) -> dict[str, Any]:
         reset_peak_memory(CPU)
         idle = proc_bytes("/proc/self/status", "VmRSS") or 0
         if number >= 0:  # the valid ones, which come first, load and compile what is needed once
-            signal.setitimer(signal.ITIMER_REAL, args.seconds)  # ends the process, in whatever loop it is
+            signal.setitimer(signal.ITIMER_PROF, args.seconds)  # ends the process, in whatever loop it is
         begun, watching, outcome = time.perf_counter(), True, "read"
         try:
             use(kind, data, path)
@@ -260,7 +261,7 @@ def fuzz(kind: str, args: Arguments, folder: Path) -> dict[str, Any]:
         watching = False
         touched, seen[:] = list(seen), []
         seconds = time.perf_counter() - begun
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         memory = peak_memory_bytes(CPU) - idle
         if memory > (args.memory_mib << 20) + 200 * len(data):
             outcome = f"{memory >> 20} MiB of memory for {len(data)} bytes"

@@ -76,7 +76,8 @@ def test_mixed_polygons() -> None:
 
 def test_obj_with_textures_materials_and_parts_names_no_other_file(tmp_path: Path) -> None:
     vertices = "".join(f"v {x} {y} 0\nvt 0 0\nvn 0 0 1\n" for x, y in ((0, 0), (2, 0), (2, 2), (0, 2)))
-    text = f"mtllib /etc/passwd\no part\n{vertices}g one\nusemtl a\nf 1/1/1 2/2/2 3/3/3\nusemtl b\nf 1//1 3//3 4//4 # a-b\n"
+    faces = "usemtl a\nf 1/1/1 2/2/2 3/3/3\nusemtl b\nf 1//1 3//3 4//4 # a-b\n"
+    text = f"mtllib /etc/passwd\no part\n{vertices}g one\n{faces}"
     assert area(meshes.read_obj(text.encode())) == pytest.approx(4)
     assert area(meshes.read_obj((vertices + "f 1 2 \\\n3 4\n").encode())) == pytest.approx(4)
     with pytest.raises(ValueError, match="relative"):
