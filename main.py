@@ -10,9 +10,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 COMMANDS = {
     "download": "fetch ModelNet40 from its mirrors, check it, put it in place",
+    "prepare": "turn meshes or clouds of your own into a data set",
     "inspect": "count, measure and draw a data set, and find its duplicates",
-    "train": "train a network on ModelNet, or on the built-in shapes",
+    "train": "train a network on ModelNet, your own shapes, or the built-in ones",
     "evaluate": "score a checkpoint on a split, class by class",
+    "predict": "say which class the shapes in files are of",
+    "import": "turn a public PyTorch DGCNN checkpoint into one of ours",
     "compare": "train a grid of norms and micro-batches, and compare them",
     "export": "write a checkpoint as ONNX or torch.export file, checked against torch",
     "benchmark": "measure time and memory per cloud, beside the reference and the floor",
@@ -34,7 +37,10 @@ def usage() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command and return the exit code: 0, 2 for a user's error, 128 + signal for a run asked to stop."""
+    """Run a command and return the exit code.
+
+    0, 2 for a user's error, 3 where some of many files could not be read, 128 + signal for a run asked to stop.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -49,7 +55,7 @@ def main(arguments: list[str]) -> int:
 
     keep_freed_memory()
     try:
-        command.main(rest)
+        return command.main(rest) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,7 +68,6 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nstopped.", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ from dgcnn_ws.engine.segmentation import PartScores
 from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.errors import InputError
 
-PICTURES = (".png", ".pdf", ".svg")
-
 
 @dataclass(frozen=True)
 class Arguments:
@@ -65,8 +63,8 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"--split {args.split!r} is unknown. Choose one of test, val, train.")
     if args.votes < 1 or args.batch_size < 1:
         raise InputError(f"--votes {args.votes} and --batch-size {args.batch_size} must be at least 1.")
-    if args.plot and args.plot.suffix.lower() not in PICTURES:
-        raise InputError(f"--plot {args.plot} is no picture that can be drawn. End it in {', '.join(PICTURES)}.")
+    if args.plot and args.plot.suffix.lower() not in plots.PICTURES:
+        raise InputError(f"--plot {args.plot} is no picture that can be drawn. End it in {', '.join(plots.PICTURES)}.")
     for file in (args.json, args.plot):  # before the work, not after it
         if file and not file.parent.is_dir():
             raise InputError(f"{file.parent} is not a folder, so {file.name} cannot be written there. Make it first.")

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from dgcnn_ws.engine.checkpoint import read_json
-from dgcnn_ws.engine.recipe import Recipe, complete, from_config
+from dgcnn_ws.engine.recipe import Recipe, complete, from_config, name_folder
 from dgcnn_ws.engine.training import Run
 
 
@@ -28,8 +28,10 @@ def parse(arguments: list[str], recipe: Recipe) -> Arguments:
 
 def run_name(recipe: Recipe) -> str:
     micro_batch = recipe.micro_batch or recipe.batch_size
+    recipe = name_folder(recipe)
+    dataset = recipe.data_root.resolve().name if recipe.dataset == "folder" else recipe.dataset
     network = recipe.task if recipe.task == "segment" else recipe.preset
-    return f"{recipe.dataset}-{network}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}"
+    return f"{dataset}-{network}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}"
 
 
 def main(arguments: list[str]) -> None:
@@ -39,7 +41,8 @@ def main(arguments: list[str]) -> None:
         config = folder / "config.json"
         parsed = parse(arguments, from_config(read_json(config), config))
     recipe = complete(parsed.recipe)
-    print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {recipe.dataset}")
+    dataset = recipe.data_root if recipe.dataset == "folder" else recipe.dataset
+    print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {dataset}")
     results = Run(recipe, folder, parsed.resume).train()
     if recipe.select == "test":
         print("best.pt was chosen ON THE TEST SET: its score is not an honest estimate.")

@@ -6,6 +6,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 torch.set_num_threads(1)  # tiny tensors: several threads would wait for each other
 
@@ -40,3 +42,45 @@ def easy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+class PublicDGCNN(nn.Module):
+    """Today's public classifier, in plain torch: every norm is an attribute of its own and part of a Sequential."""
+
+    def __init__(self, emb_dims: int, k: int, num_classes: int) -> None:
+        super().__init__()
+        self.k = k
+        widths = (3, 64, 64, 128, 256)
+        for i in range(1, 5):
+            norm = nn.BatchNorm2d(widths[i])
+            conv = nn.Conv2d(2 * widths[i - 1], widths[i], 1, bias=False)
+            setattr(self, f"bn{i}", norm)
+            setattr(self, f"conv{i}", nn.Sequential(conv, norm, nn.LeakyReLU(0.2)))
+        self.bn5 = nn.BatchNorm1d(emb_dims)
+        self.conv5 = nn.Sequential(nn.Conv1d(512, emb_dims, 1, bias=False), self.bn5, nn.LeakyReLU(0.2))
+        self.linear1 = nn.Linear(2 * emb_dims, 512, bias=False)
+        self.bn6 = nn.BatchNorm1d(512)
+        self.linear2 = nn.Linear(512, 256)
+        self.bn7 = nn.BatchNorm1d(256)
+        self.linear3 = nn.Linear(256, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 3, N)
+        outputs = []
+        for i in range(1, 5):
+            nearest = torch.cdist(x.mT, x.mT).topk(self.k, largest=False).indices  # (B, N, k)
+            batch = torch.arange(len(x))[:, None, None]
+            neighbours = x.mT[batch, nearest]  # (B, N, k, C)
+            centres = x.mT[:, :, None].expand_as(neighbours)
+            edges = torch.cat([neighbours - centres, centres], dim=3).permute(0, 3, 1, 2)
+            x = getattr(self, f"conv{i}")(edges).max(dim=3).values
+            outputs.append(x)
+        x = self.conv5(torch.cat(outputs, dim=1))
+        x = torch.cat([F.adaptive_max_pool1d(x, 1), F.adaptive_avg_pool1d(x, 1)], dim=1).squeeze(2)
+        x = F.leaky_relu(self.bn6(self.linear1(x)), 0.2)
+        x = F.leaky_relu(self.bn7(self.linear2(x)), 0.2)
+        return self.linear3(x)
+
+
+@pytest.fixture
+def public_dgcnn() -> type[PublicDGCNN]:
+    return PublicDGCNN

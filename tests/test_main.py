@@ -4,9 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
+
+from dgcnn_ws.datasets import FolderClouds, load_dataset
+from dgcnn_ws.engine.checkpoint import restore_model
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # main.py and scripts/ are run from a checkout, not installed
@@ -137,12 +144,20 @@ def test_compare_says_which_runs_failed(easy_root: Path, tmp_path: Path, capsys:
         (["compare", "--report", "no/such/a.html"], "no/such is not a folder"),
         (["compare", "--dataset", "modelnet40", "--data-root", "nowhere"], "modelnet40_ply_hdf5_2048"),
         (["compare", "--micro-batch", "4"], "Use --micro-batches"),
+        (["train", "--dataset", "no/such"], "or a folder that main.py prepare wrote"),
+        (["prepare", "no/such", "--out", "x"], "no/such is neither a folder nor a zip file"),
+        (["prepare", ".", "--out", "x", "--up", "x"], "--up 'x' is unknown"),
+        (["predict", "nothing.pt", "a.off"], "nothing.pt does not exist"),
+        (["predict", "nothing.pt", "a.off", "--top", "0"], "--top 0"),
+        (["predict", "nothing.pt", "a.off", "--picture", "a.txt"], "--picture a.txt cannot be drawn"),
+        (["import", "nothing.t7", "--out", "a.pt"], "nothing.t7 does not exist"),
+        (["import", "nothing.t7", "--out", "a.pt", "--classes", "b"], "--classes b does not exist"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
     arguments: list[str], message: str, easy_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = [] if arguments[0] in ("evaluate", "fly") else ["--out", tmp_path]
+    places = [] if arguments[0] not in ("train", "compare") else ["--out", tmp_path]
     if "4000" in arguments or "--device" in arguments:
         places += ["--data-root", easy_root, "--dataset", "modelnet10"]
     elif arguments[0] == "train":
@@ -201,3 +216,111 @@ def test_a_full_disk_leaves_no_half_written_file(train: list[object], tmp_path: 
     assert "error: " in done.stderr and "File too large" in done.stderr and "Traceback" not in done.stderr
     left = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith("events")}
     assert left == {"config.json", "metrics.jsonl"}
+
+
+@pytest.fixture
+def own_shapes(tmp_path: Path) -> Path:
+    """Two classes of ten clouds each, so different that any network tells them apart."""
+    rng = np.random.default_rng(0)
+    for class_name, stretch in (("pole", (0.05, 1, 0.05)), ("sheet", (1, 0.05, 1))):
+        (tmp_path / "own" / class_name).mkdir(parents=True)
+        for i in range(10):
+            np.save(tmp_path / "own" / class_name / f"{i}.npy", rng.normal(size=(64, 3)) * stretch)
+    return tmp_path / "own"
+
+
+def test_own_shapes_from_files_to_predictions(
+    own_shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_shapes / "pole/broken.off").write_text("OFF")
+    data = tmp_path / "data set"
+    prepare = ["prepare", own_shapes, "--out", data, "--num-points", 48, "--up", "y", "--jobs", 1]
+    code, out, err = run(capsys, *prepare, "--strict")
+    assert code == 2 and "pole/broken.off" in err and not data.exists()
+    code, out, err = run(capsys, *prepare)
+    assert code == 3, err
+    assert "skipped: pole/broken.off cannot be read" in out and "16 train and 4 test clouds of 48 points" in out
+
+    small = ["--num-points", 32, "--k", 5, "--emb-dims", 32, "--batch-size", 7, "--dropout", 0.0, "--augment", "none"]
+    train = ["train", "--dataset", data, *small, "--epochs", 6, "--out", tmp_path / "runs"]
+    code, out, err = run(capsys, *train)
+    assert code == 0, err
+    folder = tmp_path / "runs/data set-dgcnn-ws_gn-mb7-seed0"
+    assert json.loads((folder / "config.json").read_text())["dataset"] == "folder"
+    (folder / "results.json").unlink()
+    code, out, err = run(capsys, *train, "--resume")  # nothing is left to train: it only scores once more
+    assert code == 0, err
+    moved = data.rename(tmp_path / "moved")
+    code, out, err = run(capsys, "evaluate", folder / "best.pt")
+    assert code == 2 and "holds no data set" in err
+    code, out, err = run(capsys, "evaluate", folder / "best.pt", "--data-root", moved)
+    assert code == 0 and "4 of 4 clouds of the test split scored" in out
+
+    np.save(tmp_path / "few.npy", np.eye(3))
+    picture, answers = tmp_path / "wins.png", tmp_path / "answers.json"
+    files = [own_shapes / "pole", own_shapes / "sheet/3.npy", tmp_path / "few.npy"]
+    command = ["predict", folder / "best.pt", *files, "--up", "y", "--batch-size", 3]
+    code, out, err = run(capsys, *command, "--json", answers, "--picture", picture)
+    assert code == 3, err
+    assert "few.npy has 3 points, but each of this network's needs 5 neighbours" in out
+    written = json.loads(answers.read_text())
+    assert len(written["predictions"]) == 11 and len(written["skipped"]) == 2
+    best = {answer["file"]: next(iter(answer["classes"])) for answer in written["predictions"]}
+    assert best == {str(f): f.parent.name for f in [*sorted((own_shapes / "pole").glob("*.npy")), files[1]]}
+    for answer in written["predictions"]:
+        assert sum(answer["classes"].values()) == pytest.approx(1, abs=1e-5)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    code, _, err = run(capsys, "predict", folder / "best.pt", own_shapes / "pole/broken.off")
+    assert code == 2 and err.startswith("error: none of the files")
+
+
+def test_a_cloud_is_predicted_as_it_was_trained(
+    own_shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stored test clouds, written out as files in another pose and size, get the answers of `evaluate`."""
+    run(capsys, "prepare", own_shapes, "--out", tmp_path / "set", "--num-points", 48, "--up", "y", "--jobs", 1)
+    small = ["--num-points", 48, "--k", 5, "--emb-dims", 32, "--batch-size", 7, "--epochs", 1]
+    run(capsys, "train", "--dataset", tmp_path / "set", *small, "--out", tmp_path, "--name", "run")
+    test = FolderClouds(tmp_path / "set", "test", 48)
+    (tmp_path / "files").mkdir()
+    for i, points in enumerate(test.points.numpy()):
+        np.savetxt(tmp_path / f"files/{i}.xyz", 1000 * points + 5000, fmt="%.6f")
+    run(capsys, "predict", tmp_path / "run/best.pt", tmp_path / "files", "--up", "y", "--json", tmp_path / "a.json")
+    model, _, names = restore_model(tmp_path / "run/best.pt")
+    with torch.no_grad():
+        expected = model.eval()(test.points.transpose(1, 2)).softmax(1)
+    answers = json.loads((tmp_path / "a.json").read_text())["predictions"]
+    found = torch.tensor([[answer["classes"][name] for name in names] for answer in answers])
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_import_then_evaluate_and_predict(
+    public_dgcnn: Callable[..., nn.Module], easy_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    public = public_dgcnn(emb_dims=32, k=5, num_classes=3).eval()
+    state = {f"module.{name}": value for name, value in public.state_dict().items()}
+    torch.save(state, tmp_path / "model.t7", _use_new_zipfile_serialization=False)  # as in 2019
+    (tmp_path / "names.txt").write_text("ball\npole\nsheet\n")
+    command = ["import", tmp_path / "model.t7", "--out", tmp_path / "model.pt", "--num-points", 48, "--k", 5]
+    code, _, err = run(capsys, *command)
+    assert code == 2 and "tells 3 classes apart, but there are 40 names" in err
+    command += ["--classes", tmp_path / "names.txt", "--dataset", "modelnet10", "--data-root", easy_root]
+    code, out, err = run(capsys, *command)
+    assert code == 0, err
+    code, out, err = run(capsys, "evaluate", tmp_path / "model.pt", "--json", tmp_path / "scores.json")
+    assert code == 0 and "ON THE TEST SET" in out and "11 of 11 clouds" in out
+    test = load_dataset("modelnet10", easy_root, "test", 48)
+    with torch.no_grad():
+        right = (public(test.points.transpose(1, 2)).argmax(1) == test.labels).float().mean()
+    assert json.loads((tmp_path / "scores.json").read_text())["overall_accuracy"] == pytest.approx(float(right))
+    np.save(tmp_path / "cloud.npy", test.points[0])
+    code, out, _ = run(capsys, "predict", tmp_path / "model.pt", tmp_path / "cloud.npy", "--up", "y")
+    assert code == 0 and "cloud.npy" in out
+
+    torch.save(state | {"module.conv9.weight": torch.zeros(1)}, tmp_path / "other.t7")
+    code, _, err = run(capsys, *["import", tmp_path / "other.t7", *command[2:]])
+    assert code == 2 and err.count("\n") == 1 and "'module.conv9.weight' is no name" in err
+    fewer = {name: value for name, value in state.items() if name != "module.linear2.bias"}
+    torch.save(fewer, tmp_path / "other.t7")
+    code, _, err = run(capsys, *["import", tmp_path / "other.t7", *command[2:]])
+    assert code == 2 and err.count("\n") == 1 and "lacks" in err

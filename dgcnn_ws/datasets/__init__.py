@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from dgcnn_ws.datasets.modelnet import HDF5Clouds, ModelNet10, ModelNet40, PointClouds
+from dgcnn_ws.datasets.modelnet import FolderClouds, HDF5Clouds, ModelNet10, ModelNet40, PointClouds
 from dgcnn_ws.datasets.parts import PART_DATASETS, PartClouds, load_parts
 from dgcnn_ws.datasets.shapes import Shapes
 from dgcnn_ws.errors import InputError
@@ -11,6 +11,7 @@ from dgcnn_ws.errors import InputError
 __all__ = [
     "DATASETS",
     "PART_DATASETS",
+    "FolderClouds",
     "HDF5Clouds",
     "ModelNet10",
     "ModelNet40",
@@ -21,7 +22,12 @@ __all__ = [
     "load_parts",
 ]
 
-DATASETS: dict[str, type[HDF5Clouds]] = {"shapes": Shapes, "modelnet10": ModelNet10, "modelnet40": ModelNet40}
+DATASETS: dict[str, type[HDF5Clouds]] = {
+    "shapes": Shapes,
+    "modelnet10": ModelNet10,
+    "modelnet40": ModelNet40,
+    "folder": FolderClouds,
+}
 
 
 def load_dataset(
@@ -30,7 +36,7 @@ def load_dataset(
     """A split of the data set called `name` (a key of `DATASETS`).
 
     Args:
-        name: `shapes`, `modelnet10` or `modelnet40`.
+        name: `shapes`, `modelnet10`, `modelnet40`, or `folder` for whatever lies at `root`.
         root: data root, or the data set's own folder.
         split: `train`, `val`, `trainval` or `test`.
         num_points: points per cloud.

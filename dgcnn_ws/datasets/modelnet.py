@@ -140,6 +140,24 @@ class ModelNet10(HDF5Clouds):
     folder = "modelnet10" + LAYOUT_SUFFIX
 
 
+class FolderClouds(HDF5Clouds):
+    """Any folder in the same layout, which the data root then is: your own shapes (`python main.py prepare`)."""
+
+    @classmethod
+    def find(cls, root: str | Path) -> Path | None:
+        """`root`, or None where it is no layout folder."""
+        root = Path(root).expanduser()
+        return root if (root / "shape_names.txt").is_file() else None
+
+    @classmethod
+    def locate(cls, root: str | Path) -> Path:
+        """`root`; InputError with the way out where it is no layout folder."""
+        folder = cls.find(root)
+        if folder is None:
+            raise InputError(f"{root} holds no data set: shape_names.txt is missing. Make one with main.py prepare.")
+        return folder
+
+
 def validation_mask(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Which clouds are validation: a share of every class, at least one in and one out where a class has two.
 

@@ -2,12 +2,15 @@
 
 import io
 import json
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dgcnn_ws.datasets.shape_file import memory_bound
 from dgcnn_ws.engine.files import replacing as replacing  # for those who write a run's other files
 from dgcnn_ws.engine.recipe import Recipe, build_model, from_config
 from dgcnn_ws.errors import InputError
@@ -37,22 +40,40 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
+def load_tensors(path: Path) -> Any:
+    """Return what `torch.save` wrote to `path`, on the CPU: tensors, numbers, strings and containers of them.
+
+    Takes at most four times the file's size and 1 GiB of memory (enforced on Linux). Raises InputError where the
+    file is missing, holds anything else, or is damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist. Checkpoints lie in a run's folder as best.pt and last.pt.")
+    data = path.read_bytes()
+    try:
+        with memory_bound(4 * len(data) + (1 << 30)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd pickles, of which the exception says enough
+            if zipfile.is_zipfile(io.BytesIO(data)):  # torch would unpack compressed tensors of any size
+                with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                    unpacked = sum(member.file_size for member in archive.infolist())
+                if unpacked > len(data):
+                    raise ValueError("tensors are stored as they are, so they cannot be larger than the file")
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # the restricted unpickler meets arbitrary bytes with any exception
+        raise InputError(f"{path} is not a checkpoint: it is damaged, or something else.") from error
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Return what `save_checkpoint` wrote, on the CPU.
 
     Raises InputError where the file is missing, or is no checkpoint of this program.
     """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist. Checkpoints lie in a run's folder as best.pt and last.pt.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # the restricted unpickler meets arbitrary bytes with any exception
-        raise InputError(f"{path} is not a checkpoint: it is damaged, or something else.") from error
+    content = load_tensors(path)
     expected = {"config": dict, "class_names": list, "model": dict}
     if not isinstance(content, dict) or any(not isinstance(content.get(k), t) for k, t in expected.items()):
         raise InputError(f"{path} is not a checkpoint of dgcnn_ws: it lacks {', '.join(expected)}.")
+    names = content["class_names"]
+    if not names or not all(isinstance(name, str) and name.isprintable() for name in names):
+        raise InputError(f"{path} is damaged: its class names are not printable words.")
     return content
 
 
@@ -66,21 +87,40 @@ def restore_model(path: Path) -> tuple[nn.Module, Recipe, list[str]]:
     num_classes, parts = len(content["class_names"]), content.get("part_names", [])
     if not isinstance(parts, list) or bool(parts) != (recipe.task == "segment"):
         raise InputError(f"{path} is damaged: its part names do not go with the task {recipe.task}.")
-    # First without memory: settings that do not match the weights could ask for any amount of it.
-    with torch.device("meta"):
-        expected = build_model(recipe, num_classes, len(parts)).state_dict()
-    check_weights(path, expected, content["model"])
+    check_model(path, recipe, num_classes, content["model"], len(parts))
     model = build_model(recipe, num_classes, len(parts))
     model.load_state_dict(content["model"])
     return model, recipe, content["class_names"]
 
 
+def check_model(path: Path, recipe: Recipe, num_classes: int, weights: dict[str, Any], num_parts: int = 0) -> None:
+    """Raise InputError where `weights` are not those of the recipe's network; takes no memory for it."""
+    # Settings that do not match the weights could ask for any amount of it.
+    try:
+        with torch.device("meta"):
+            expected = build_model(recipe, num_classes, num_parts).state_dict()
+    except (RuntimeError, TypeError) as error:  # sizes beyond what a tensor can have
+        raise InputError(f"{path} is damaged: its settings describe no network.") from error
+    check_weights(path, expected, weights)
+
+
 def check_weights(path: Path, expected: dict[str, Tensor], found: dict[str, Any]) -> None:
     """Raise InputError where `found` is not a state dict of the names and shapes of `expected`."""
-    for name in sorted(expected.keys() | found.keys()):
+    for name in sorted(expected.keys() | found.keys(), key=str):
         if name not in found or name not in expected:
             where = "lacks" if name not in found else "has an unexpected"
             raise InputError(f"{path} is of another architecture: it {where} {name!r}.")
         shape = tuple(expected[name].shape)
-        if not isinstance(found[name], Tensor) or tuple(found[name].shape) != shape:
+        if not is_plain(found[name]) or tuple(found[name].shape) != shape:
             raise InputError(f"{path} is of another architecture: {name!r} should have shape {shape}.")
+
+
+def is_plain(value: Any) -> bool:
+    """Whether `value` is a tensor that takes the memory its shape says: neither sparse, expanded nor on `meta`."""
+    return (
+        type(value) is Tensor
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_complex()
+        and value.is_contiguous()
+    )

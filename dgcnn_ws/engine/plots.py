@@ -1,15 +1,20 @@
 """Pictures of a run, drawn without a display."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from dgcnn_ws.engine.checkpoint import replacing
+
+PICTURES = (".png", ".pdf", ".svg")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -83,6 +88,37 @@ def draw_benchmark(rows: list[dict[str, Any]], title: str, path: Path) -> None:
         shown = [row for row in measured if row["batch_size"] == sizes[0]]
         _draw_costs(panels[1], shown, "num_points", f"points of a cloud, at batch size {sizes[0]}")
     figure.suptitle(title, fontsize=10)
+    save(figure, path)
+
+
+def draw_wins(clouds: list[tuple[np.ndarray, np.ndarray, str]], path: Path) -> None:
+    """Draw clouds, every point coloured by how many channels of the pooled maximum it decides.
+
+    Args:
+        clouds: of each its points (N, 3), y up, their wins (N,) and a title.
+    """
+    columns = min(math.ceil(math.sqrt(len(clouds))), 4)
+    rows = math.ceil(len(clouds) / columns)
+    figure = Figure(figsize=(3.5 * columns + 1.2, 3.5 * rows), layout="constrained")
+    most = max(2, *(int(wins.max()) for _, wins, _ in clouds))
+    colours = ListedColormap(colormaps["plasma_r"](np.linspace(0.15, 1, 256)))  # without its palest yellow
+    panels: list[Any] = [figure.add_subplot(rows, columns, i + 1, projection="3d") for i in range(len(clouds))]
+    for axes, (points, wins, title) in zip(panels, clouds, strict=True):
+        x, y, z = points[:, 0], -points[:, 2], points[:, 1]  # matplotlib's up is its third axis
+        rest, won = wins == 0, wins > 0
+        axes.scatter(x[rest], y[rest], z[rest], s=4, color="0.8", linewidths=0, depthshade=False)
+        style = {"cmap": colours, "norm": LogNorm(1, most), "linewidths": 0, "depthshade": False}
+        image = axes.scatter(x[won], y[won], z[won], s=12 + 8 * np.log2(wins[won]), c=wins[won], **style)
+        axes.set_title(title, fontsize=10)
+        axes.set_axis_off()
+        limits = np.abs(points).max() * np.array([-0.9, 0.9])
+        axes.set(xlim=limits, ylim=limits, zlim=limits)
+        axes.set_box_aspect((1, 1, 1), zoom=1.15)
+        axes.view_init(elev=20, azim=-60)
+    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= most]
+    bar = figure.colorbar(image, ax=panels, label="channels decided by the point", shrink=0.7)
+    bar.set_ticks(ticks, labels=[str(tick) for tick in ticks])
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
     save(figure, path)
 
 

@@ -4,12 +4,11 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 
-from dgcnn_ws.datasets import DATASETS, PART_DATASETS
+from dgcnn_ws.datasets import DATASETS, PART_DATASETS, FolderClouds
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.models import MODELS, DGCNNSeg
@@ -32,9 +31,10 @@ class Recipe:
     task: str = "classify"
     """What to learn: classify (each cloud) | segment (each point into parts, of --dataset shapes)."""
     dataset: str = "shapes"
-    """Data to train on: shapes (procedural, made on first use) | modelnet10 | modelnet40."""
+    """Data to train on: shapes (procedural, made on first use) | modelnet10 | modelnet40 | the path of a folder
+    that `main.py prepare` wrote."""
     data_root: Path = Path("data")
-    """Folder that holds <dataset>_ply_hdf5_2048/."""
+    """Folder that holds <dataset>_ply_hdf5_2048/. A --dataset that is a path is its own."""
     preset: str = "dgcnn"
     """Network and recipe: dgcnn (today's) | paper (the Weight Standardization paper's, with T-Net)."""
     norm: str = "ws_gn"
@@ -79,7 +79,7 @@ class Recipe:
     """Where to compute: auto | cpu | cuda | cuda:N."""
     precision: str = "32"
     """Arithmetic: 32 | bf16 | 16 (CUDA only). Statistics and neighbour search stay float32."""
-    cuda_graph: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    cuda_graph: bool = False
     """Record a micro-batch's passes as a CUDA graph and replay them: faster where micro-batches are small."""
 
 
@@ -134,8 +134,22 @@ def _at_least(flag: str, value: float, least: float) -> None:
         raise InputError(f"{flag} is {value}, but must be at least {least}.")
 
 
+def name_folder(recipe: Recipe) -> Recipe:
+    """Return the recipe with a folder's path given as data set taken apart: data set `folder`, data root its path."""
+    if recipe.dataset in DATASETS:
+        return recipe
+    folder = FolderClouds.find(recipe.dataset)
+    if folder is None:
+        known = ", ".join(name for name in DATASETS if name != "folder")
+        raise InputError(
+            f"--dataset {recipe.dataset!r} is unknown. Choose one of {known}, or a folder that main.py prepare wrote."
+        )
+    return replace(recipe, dataset="folder", data_root=folder)
+
+
 def complete(recipe: Recipe) -> Recipe:
     """Return the recipe with every gap filled in from its preset and norm. Raises InputError for a bad value."""
+    recipe = name_folder(recipe)
     _one_of("--preset", recipe.preset, PRESETS)
     _one_of("--norm", recipe.norm, NORMS)
     preset = PRESETS[recipe.preset]
@@ -233,7 +247,7 @@ def from_config(config: Any, source: Path) -> Recipe:
     return recipe
 
 
-BEFORE = {"task": "classify"}  # what a setting was before there was a choice
+BEFORE = {"task": "classify", "cuda_graph": False}  # what a setting was before there was a choice
 _EXAMPLE = as_config(complete(Recipe()))
 
 

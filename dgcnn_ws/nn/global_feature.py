@@ -56,3 +56,11 @@ class GlobalFeature(nn.Module):
             if self.mean_pool:
                 pooled.append(ops.mean_act(y, scale, shift, slope))
         return torch.cat(pooled, dim=1)
+
+    @torch.no_grad()
+    def winners(self, x: Tensor) -> Tensor:
+        """Which point each channel's maximum comes from, as the network in evaluation mode pools it.
+
+        Shapes: (B, C, N) -> (B, emb_dims) indices below N; of equal maxima the first.
+        """
+        return self.act(self.norm(self.conv(x))).argmax(dim=2)

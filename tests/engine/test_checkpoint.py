@@ -1,8 +1,11 @@
 """Files of a run: whole or not at all, and harmless to read."""
 
 import errno
+import io
 import os
 import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -114,3 +117,51 @@ def test_damaged_and_missing_json(tmp_path: Path) -> None:
         read_json(tmp_path / "config.json")
     with pytest.raises(InputError, match="does not exist"):
         read_json(tmp_path / "none.json")
+
+
+def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path, content: dict[str, object]) -> None:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with zipfile.ZipFile(buffer) as plain, zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for member in plain.infolist():
+            zeros = bytes(1 << 24) if member.filename.endswith("data/0") else plain.read(member)
+            bomb.writestr(member.filename, zeros)
+    with pytest.raises(InputError, match="is not a checkpoint"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda weight: torch.zeros(1).expand(weight.shape),
+        lambda weight: torch.empty(weight.shape, device="meta"),
+        lambda weight: torch.zeros(weight.shape).to_sparse(),
+        lambda weight: weight.to(torch.complex64),
+    ],
+    ids=["expanded", "meta", "sparse", "complex"],
+)
+def test_weights_that_take_less_memory_than_they_say(
+    tmp_path: Path, content: dict[str, object], make: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    weights = content["model"]
+    assert isinstance(weights, dict)
+    weights["global_feature.conv.weight"] = make(weights["global_feature.conv.weight"])
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"is not a checkpoint|of another architecture"):
+        restore_model(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_names": ["a", 2, "c"]}, "class names"),
+        ({"class_names": ["a", "\x1b[2J", "c"]}, "class names"),
+        ({"class_names": []}, "class names"),
+        ({"config": as_config(RECIPE) | {"emb_dims": 1 << 62}}, "describe no network|another architecture"),
+        ({"config": as_config(RECIPE) | {"emb_dims": 1 << 40}}, "another architecture"),
+    ],
+)
+def test_damaged_settings(tmp_path: Path, content: dict[str, object], change: dict[str, object], message: str) -> None:
+    torch.save(content | change, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=message):
+        restore_model(tmp_path / "a.pt")

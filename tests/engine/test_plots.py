@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dgcnn_ws.engine import plots
@@ -24,3 +25,11 @@ def test_training_curves_of_one_epoch_and_of_many(tmp_path: Path) -> None:
         metrics.write_text("".join(json.dumps(line | {"epoch": i + 1}) + "\n" for i in range(count)))
         plots.draw_training(metrics, tmp_path / "training.png")
         assert (tmp_path / "training.png").read_bytes().startswith(MAGIC["png"])
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_clouds_with_their_critical_points(tmp_path: Path, count: int) -> None:
+    rng = np.random.default_rng(0)
+    clouds = [(rng.normal(size=(50, 3)), np.arange(50) * (i > 0) // 10, f"shape {i}") for i in range(count)]
+    plots.draw_wins(clouds, tmp_path / "wins.png")
+    assert (tmp_path / "wins.png").read_bytes().startswith(MAGIC["png"])

@@ -121,3 +121,14 @@ def test_builds_what_it_says() -> None:
     optimizer = build_optimizer(recipe, model)
     assert optimizer.defaults["momentum"] == 0.9
     assert optimizer.defaults["weight_decay"] == 1e-4
+
+
+def test_a_folder_given_as_data_set_is_where_its_data_lies(easy_root: Path, tmp_path: Path) -> None:
+    folder = easy_root / "modelnet10_ply_hdf5_2048"
+    recipe = complete(Recipe(dataset=str(folder)))
+    assert (recipe.dataset, recipe.data_root) == ("folder", folder)
+    assert complete(recipe) == recipe
+    gone = replace(recipe, data_root=tmp_path / "gone")  # a checkpoint outlives its data
+    assert from_config(as_config(gone), SOURCE) == gone
+    with pytest.raises(InputError, match="or a folder that"):
+        complete(Recipe(dataset=str(tmp_path)))

@@ -1,0 +1,70 @@
+"""Files of points: NumPy arrays and tables of text, from bytes that nobody vouches for. No pickle is ever opened.
+
+A reader raises any exception where its file cannot be read; `shape_file.read_shape` turns it into one sentence.
+"""
+
+import io
+import re
+import zipfile
+
+import numpy as np
+
+NAMES = ("points", "pos", "xyz", "data")  # what a cloud is called in an archive of several arrays
+MAX_ARRAY_BYTES = 1 << 29  # a compressed array's size is declared, not seen
+
+
+def read_npy(data: bytes) -> np.ndarray:
+    """A .npy array (N, 3 or more): the first three columns."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    if version > (2, 0):
+        raise ValueError(f".npy version {version}, which numbers do not need")
+    read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
+    shape, by_columns, dtype = read_header(stream)
+    if dtype.kind not in "fiu":
+        raise ValueError(f"an array of {dtype}, not of numbers")
+    # From the bytes there are, so that no memory is taken for those that a header only claims.
+    values = np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if by_columns else "C")
+    return three_columns(values)
+
+
+def read_npz(data: bytes) -> np.ndarray:
+    """A .npz archive's only array, or the one called `points`, `pos`, `xyz` or `data`."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        name = next((name for name in NAMES if name in members), None)
+        if name is None and len(members) == 1:
+            name = next(iter(members))
+        if name is None:
+            raise ValueError(f"several arrays, none called {' or '.join(NAMES)}")
+        if members[name].file_size > MAX_ARRAY_BYTES:
+            raise ValueError(f"an array of more than {MAX_ARRAY_BYTES} bytes")
+        return read_npy(archive.read(members[name]))
+
+
+def read_text(data: bytes) -> np.ndarray:
+    """Rows of numbers between spaces, commas or semicolons: the first three columns.
+
+    Comments begin with # or //. A first line that is no row of a table (a count, as in .pts, or column names)
+    is left out.
+    """
+    text = re.sub(rb"[,;]", b" ", re.sub(rb"(?m)(?:#|//).*$", b"", data)).decode("utf-8-sig").strip()
+    first, _, rest = text.partition("\n")
+    if not _is_row(first):
+        text = rest
+    if not text.strip():
+        raise ValueError("no row of three numbers")
+    return three_columns(np.loadtxt(io.StringIO(text), ndmin=2, usecols=(0, 1, 2)))
+
+
+def _is_row(line: str) -> bool:
+    try:
+        return len([float(word) for word in line.split()]) >= 3
+    except ValueError:
+        return False
+
+
+def three_columns(values: np.ndarray) -> np.ndarray:
+    if values.ndim != 2 or values.shape[1] < 3:
+        raise ValueError(f"an array of shape {values.shape}, where a cloud is (points, 3)")
+    return values[:, :3].astype(np.float64)

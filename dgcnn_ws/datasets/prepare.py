@@ -1,0 +1,204 @@
+"""Folders or archives of shapes, one file each, turned into the HDF5 layout that `HDF5Clouds` reads."""
+
+import hashlib
+import json
+import multiprocessing
+import signal
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from dgcnn_ws.datasets.modelnet import validation_mask
+from dgcnn_ws.datasets.shape_file import check_axis, load_points
+from dgcnn_ws.datasets.shape_source import SPLITS, Entry, find_entries, read_member
+from dgcnn_ws.errors import InputError
+
+CLOUDS_PER_FILE = 2048
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the contents of a prepared folder, beside the source.
+
+    Args:
+        num_points: points stored of each shape.
+        up: the axis that points up in the files, `z` or `y`.
+        test_fraction: share of each class that becomes test, where the source has no split of its own.
+        seed: decides that share, and with a file's path its points.
+    """
+
+    num_points: int = 2048
+    up: str = "z"
+    test_fraction: float = 0.2
+    seed: int = 0
+
+
+@dataclass
+class Report:
+    """What became of the files."""
+
+    class_names: list[str]
+    written: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
+    skipped: list[dict[str, str]] = field(default_factory=list)  # `file` and `reason`
+    repeated: int = 0  # clouds of fewer points than are stored, so that some occur more than once
+
+
+def assign_splits(entries: list[Entry], settings: Settings) -> dict[str, list[Entry]]:
+    """Entries by split: the source's own, or else a share of each class drawn by the seed."""
+    if entries[0].split is not None:
+        return {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
+    if not 0 < settings.test_fraction < 1:
+        raise InputError(f"--test-fraction {settings.test_fraction} must lie between 0 and 1.")
+    names = sorted({entry.class_name for entry in entries})
+    labels = np.array([names.index(entry.class_name) for entry in entries])
+    is_test = validation_mask(labels, settings.test_fraction, settings.seed)
+    return {
+        split: [entry for entry, test in zip(entries, is_test, strict=True) if test == (split == "test")]
+        for split in SPLITS
+    }
+
+
+# --- one shape ---
+
+Cloud = tuple[np.ndarray, bool]  # points (num_points, 3) float32, and whether some had to be repeated
+
+
+def prepare_cloud(source: Path, settings: Settings, entry: Entry) -> Cloud | str:
+    """One file's points, or why it has none: a pure function of its contents, its place and the settings."""
+    place = f"{entry.class_name}/{entry.path.name}"
+    digest = hashlib.sha256(place.encode("utf-8", "surrogateescape")).digest()
+    rng = np.random.default_rng([settings.seed, *digest])
+    try:
+        data = read_member(source, entry.path)
+        points = load_points(data, entry.path, settings.num_points, settings.up, rng)
+    except InputError as error:
+        return str(error)
+    return np.resize(points, (settings.num_points, 3)).astype(np.float32), len(points) < settings.num_points
+
+
+def prepare_clouds(
+    source: Path, settings: Settings, entries: list[Entry], jobs: int
+) -> Iterator[tuple[Entry, Cloud | str]]:
+    """Every entry with its cloud, or with what is wrong with it, in order, by `jobs` processes."""
+    work = partial(prepare_cloud, source, settings)
+    if jobs == 1:
+        yield from zip(entries, map(work, entries), strict=True)
+        return
+    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context: Any = multiprocessing.get_context(kind)
+    if kind == "forkserver":
+        context.set_forkserver_preload([__name__])
+    pool = ProcessPoolExecutor(jobs, context, initializer=_leave_interrupts_to_the_parent)
+    try:
+        yield from zip(entries, pool.map(work, entries, chunksize=4), strict=True)
+    except BrokenProcessPool as error:
+        raise InputError("a process died, most likely for lack of memory. Try --jobs 1.") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+# --- the folder ---
+
+
+class SplitWriter:
+    """Collects the clouds of one split and writes them, 2,048 to a file."""
+
+    def __init__(self, folder: Path, split: str, label_type: type) -> None:
+        self.folder, self.split, self.label_type = folder, split, label_type
+        self.files: list[str] = []
+        self.clouds: list[tuple[np.ndarray, int, str]] = []
+
+    def add(self, points: np.ndarray, label: int, name: str) -> None:
+        self.clouds.append((points, label, name))
+        if len(self.clouds) == CLOUDS_PER_FILE:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self.clouds:
+            return
+        points, labels, names = zip(*self.clouds, strict=True)
+        stem = f"ply_data_{self.split}{len(self.files)}"
+        with h5py.File(self.folder / f"{stem}.h5", "w") as file:
+            file.create_dataset("data", data=np.stack(points))
+            file.create_dataset("label", data=np.array(labels, self.label_type)[:, None])
+        write_lines(self.folder / f"{stem}_names.txt", list(names))
+        self.files.append(f"{stem}.h5")
+        self.clouds = []
+        write_lines(self.folder / f"{self.split}_files.txt", self.files)
+
+
+def printable(name: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in name)
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def prepare(source: Path, out: Path, settings: Settings, jobs: int = 1, strict: bool = False) -> Report:
+    """Write the shapes of `source` as a folder in the HDF5 layout, complete or not at all.
+
+    Args:
+        source: a folder, or a zip file, which is read in place (see `find_entries`).
+        out: the folder to write, which must not exist.
+        settings: what the clouds shall be.
+        jobs: processes; their number does not change the result.
+        strict: stop at the first file that cannot be read, instead of leaving it out.
+
+    Raises:
+        InputError: the source cannot be used, `out` exists, or a split would be empty.
+    """
+    if out.exists():
+        raise InputError(f"{out} already exists. Choose another --out, or delete it first.")
+    if settings.num_points < 1 or jobs < 1 or settings.seed < 0:
+        raise InputError(
+            f"--num-points {settings.num_points} and --jobs {jobs} must be at least 1, and --seed {settings.seed} "
+            "at least 0."
+        )
+    check_axis(settings.up)
+    entries = find_entries(source)
+    splits = assign_splits(entries, settings)
+    class_names = sorted({entry.class_name for entry in entries})
+    labels = {name: label for label, name in enumerate(class_names)}
+    report = Report(class_names)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as workspace:
+        built = Path(workspace) / out.name
+        built.mkdir()
+        write_lines(built / "shape_names.txt", class_names)
+        label_type = np.uint8 if len(class_names) <= 256 else np.uint16
+        writers = {split: SplitWriter(built, split, label_type) for split in SPLITS}
+        split_of = {entry.path: split for split in SPLITS for entry in splits[split]}
+        clouds = prepare_clouds(source, settings, entries, jobs)
+        for entry, cloud in tqdm(clouds, total=len(entries), unit=" files", disable=None, dynamic_ncols=True):
+            if isinstance(cloud, str):
+                if strict:
+                    raise InputError(cloud)
+                report.skipped.append({"file": str(entry.path), "reason": cloud})
+                continue
+            points, repeated = cloud
+            report.repeated += repeated
+            report.written[split_of[entry.path]] += 1
+            name = f"{entry.class_name}/{printable(entry.path.stem)}"
+            writers[split_of[entry.path]].add(points, labels[entry.class_name], name)
+        for split, writer in writers.items():
+            writer.flush()
+            if not writer.files:
+                raise InputError(f"{source} gives no {split} cloud: {len(report.skipped)} files cannot be read.")
+        content = {"source": source.name, "settings": vars(settings), "skipped": report.skipped}
+        (built / "prepare.json").write_text(json.dumps(content, indent=1) + "\n")
+        built.rename(out)
+    return report

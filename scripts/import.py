@@ -1,0 +1,71 @@
+"""`python main.py import FILE.t7 --out FILE.pt`: a public PyTorch DGCNN classifier as a checkpoint of this program.
+
+The public files end in .t7 but are ordinary torch state dicts. The result computes the same logits; `predict` and
+`evaluate` take it. It is marked as chosen on the test set, as the public networks are.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dgcnn_ws.datasets.hdf5 import read_lines
+from dgcnn_ws.engine.checkpoint import check_model, load_tensors, save_checkpoint
+from dgcnn_ws.engine.public_weights import MODELNET40_CLASSES, sizes, translate
+from dgcnn_ws.engine.recipe import Recipe, as_config, complete
+from dgcnn_ws.errors import InputError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    file: Annotated[Path, tyro.conf.Positional]
+    """The public checkpoint."""
+    out: Path
+    """File to write."""
+    num_points: int = 1024
+    """Points of a cloud that it was trained with."""
+    k: int = 20
+    """Neighbours of a point, itself included: 20 for 1,024 points, 40 for 2,048 in the public networks."""
+    dataset: str = "modelnet40"
+    """Data set it was trained on: modelnet40 | modelnet10 | the path of a folder. Says what `evaluate` reads."""
+    data_root: Path = Path("data")
+    """Folder that holds the data set."""
+    classes: Path | None = None
+    """Text file of class names, one a line, in the order of the labels. Default: ModelNet40's 40."""
+
+
+def main(arguments: list[str]) -> None:
+    args = tyro.cli(Arguments, prog="main.py import", args=arguments, description=__doc__)
+    if args.classes and not args.classes.is_file():
+        raise InputError(f"--classes {args.classes} does not exist.")
+    class_names = read_lines(args.classes) if args.classes else MODELNET40_CLASSES
+    state = load_tensors(args.file)
+    try:
+        weights = translate(state)
+        emb_dims, num_classes = sizes(weights)
+    except InputError as error:
+        raise InputError(f"{args.file} cannot be imported: {error}") from error
+    if num_classes != len(class_names):
+        raise InputError(
+            f"{args.file} tells {num_classes} classes apart, but there are {len(class_names)} names. "
+            "Name them with --classes."
+        )
+    recipe = complete(
+        Recipe(
+            dataset=args.dataset,
+            data_root=args.data_root,
+            norm="bn",
+            num_points=args.num_points,
+            k=args.k,
+            emb_dims=emb_dims,
+            optimizer="sgd",
+            select="test",
+        )
+    )
+    if not args.out.parent.is_dir():
+        raise InputError(f"{args.out.parent} is not a folder, so {args.out.name} cannot be written there.")
+    check_model(args.file, recipe, num_classes, weights)
+    content = {"config": as_config(recipe), "class_names": class_names, "epoch": 0, "model": weights}
+    save_checkpoint(args.out, content)
+    print(f"{args.out}: {num_classes} classes, {args.num_points} points, k = {args.k}, emb_dims {emb_dims}")

@@ -1,0 +1,92 @@
+"""Point files as users have them, and as they do not want them."""
+
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dgcnn_ws.datasets.clouds import read_npy, read_npz, read_text
+
+POINTS = np.arange(12).reshape(4, 3)
+
+
+def saved(save: Callable[..., None], *arrays: object, **named: object) -> bytes:
+    stream = io.BytesIO()
+    save(stream, *arrays, **named)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int32, np.uint8, ">f4"])
+@pytest.mark.parametrize("extra", [0, 3])
+def test_npy_of_any_numbers_and_order(dtype: object, extra: int) -> None:
+    array = np.hstack([POINTS, np.ones((4, extra))]).astype(dtype)  # type: ignore[call-overload]
+    for order in (array, np.asfortranarray(array)):
+        assert np.array_equal(read_npy(saved(np.save, order)), POINTS)
+
+
+def test_npz_takes_the_only_array_or_the_one_named_points() -> None:
+    assert np.array_equal(read_npz(saved(np.savez_compressed, POINTS)), POINTS)
+    assert np.array_equal(read_npz(saved(np.savez, label=np.ones(1), points=POINTS)), POINTS)
+    with pytest.raises(ValueError, match="several arrays"):
+        read_npz(saved(np.savez, a=POINTS, b=POINTS))
+
+
+def test_a_header_that_claims_more_than_the_file_takes_no_memory() -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 3), }"
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(100)
+    with pytest.raises(ValueError):
+        read_npy(data)
+
+
+class Malicious:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[object]]:
+        return Path.mkdir, (self.target,)
+
+
+def test_no_pickle_is_opened(tmp_path: Path) -> None:
+    target = tmp_path / "owned"
+    array = np.array([Malicious(target)] * 3, object)
+    with pytest.raises(ValueError, match="not of numbers"):
+        read_npy(saved(np.save, array))
+    with pytest.raises(ValueError, match="not of numbers"):
+        read_npz(saved(np.savez, points=array))
+    with pytest.raises(ValueError):
+        read_npy(pickle.dumps(Malicious(target)))
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 2), (2, 4, 3), ()])
+def test_arrays_that_are_no_cloud(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="array of shape"):
+        read_npy(saved(np.save, np.zeros(shape)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 1 2\n3 4 5\n6 7 8\n9 10 11\n",
+        "4\n0 1 2 200 9 9 9\n3 4 5 200 9 9 9\n6 7 8 1 1 1 1\n9 10 11 1 1 1 1\n",  # .pts
+        "x,y,z\n0,1,2\n3,4,5\n6,7,8\n9,10,11",
+        "# made by hand\n0;1;2 # first\n\n3;4;5\r\n6;7;8\r\n//\n9;1e1;11\n",
+        "\ufeff0 1 2\n3 4 5\n6 7 8\n9 10 11 # größer\n",
+        "  0.0\t1.0\t2.0\n3 4 5\n6 7 8\n9 10 11\n",
+    ],
+)
+def test_tables_of_many_kinds(text: str) -> None:
+    assert np.array_equal(read_text(text.encode()), POINTS)
+
+
+@pytest.mark.parametrize("text", ["", "1 2\n3 4\n", "1 2 3\n4 5\n", "1 2 3\nfour five six\n", "\x00\x01"])
+def test_text_that_is_no_table(text: str) -> None:
+    with pytest.raises(ValueError):
+        read_text(text.encode())
+
+
+def test_one_point_is_a_table_too() -> None:
+    assert np.array_equal(read_text(b"1 2 3\n"), [[1, 2, 3]])

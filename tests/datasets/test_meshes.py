@@ -1,0 +1,143 @@
+"""Mesh readers against trimesh's own meshes and closed forms."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from dgcnn_ws.datasets import meshes
+
+
+def area(triangles: np.ndarray) -> float:
+    sides = triangles[:, 1:] - triangles[:, :1]
+    return float(np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1).sum() / 2)
+
+
+def export(mesh: trimesh.Trimesh | trimesh.Scene, kind: str, **options: object) -> bytes:
+    data = mesh.export(file_type=kind, **options)
+    return data.encode() if isinstance(data, str) else data
+
+
+BOX = trimesh.creation.box(extents=(1, 2, 3))
+READERS = {
+    "off": meshes.read_off,
+    "obj": meshes.read_obj,
+    "ply": meshes.read_ply,
+    "stl": meshes.read_stl,
+    "glb": meshes.read_glb,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("off", {}),
+        ("obj", {}),
+        ("ply", {}),
+        ("ply", {"encoding": "ascii"}),
+        ("stl", {}),
+        ("stl_ascii", {}),
+        ("glb", {}),
+    ],
+)
+def test_every_format_gives_the_box_back(kind: str, options: dict[str, object]) -> None:
+    triangles = READERS[kind[:3]](export(BOX, kind, **options))
+    assert triangles.shape == (12, 3, 3)
+    assert area(triangles) == pytest.approx(2 * (2 + 3 + 6))
+    expected = np.sort(BOX.triangles.reshape(12, -1), axis=0)
+    assert np.allclose(np.sort(triangles.reshape(12, -1), axis=0), expected, atol=1e-6)
+
+
+SQUARE = "0 0 0\n2 0 0\n2 2 0\n0 2 0\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"OFF\n4 2 0\n{SQUARE}3 0 1 2\n3 0 2 3\n",
+        f"OFF4 2 0\n{SQUARE}3 0 1 2\n3 0 2 3\n",  # a header that runs on, as in ModelNet40
+        f"OFF 4 2 0\n\n# remark 1 2 3\n{SQUARE}3 0 1 2\n3 0 2 3 # so\n",
+        f"OFF\r\n4 1 0\r\n{SQUARE}4 0 1 2 3\r\n",  # a quad
+        f"OFF4 2 0\n{SQUARE}3 0 1 2 0.5 0.5 0.5\n3 0 2 3 0.5 0.5 0.5\n",  # colours
+        "COFF\n4 1 0\n" + SQUARE.replace("\n", " 255 0 0 255\n") + "4 0 1 2 3\n",
+    ],
+)
+def test_the_many_kinds_of_off(text: str) -> None:
+    assert area(meshes.read_off(text.encode())) == pytest.approx(4)
+
+
+def test_mixed_polygons() -> None:
+    corners = "0 0 0\n1 0 0\n1 1 0\n0 1 0\n-1 0.5 0\n"
+    assert area(meshes.read_off(f"OFF\n5 2 0\n{corners}4 0 1 2 3\n3 0 3 4\n".encode())) == pytest.approx(1.5)
+    assert area(meshes.read_off(f"OFF\n5 1 0\n{corners}5 0 1 2 3 4\n".encode())) == pytest.approx(1.5)
+
+
+def test_obj_with_textures_materials_and_parts_names_no_other_file(tmp_path: Path) -> None:
+    vertices = "".join(f"v {x} {y} 0\nvt 0 0\nvn 0 0 1\n" for x, y in ((0, 0), (2, 0), (2, 2), (0, 2)))
+    faces = "usemtl a\nf 1/1/1 2/2/2 3/3/3\nusemtl b\nf 1//1 3//3 4//4 # a-b\n"
+    text = f"mtllib /etc/passwd\no part\n{vertices}g one\n{faces}"
+    assert area(meshes.read_obj(text.encode())) == pytest.approx(4)
+    assert area(meshes.read_obj((vertices + "f 1 2 \\\n3 4\n").encode())) == pytest.approx(4)
+    with pytest.raises(ValueError, match="relative"):
+        meshes.read_obj((vertices + "f -4 -3 -2\n").encode())
+
+
+def test_files_without_faces_are_clouds() -> None:
+    points = np.arange(12.0).reshape(4, 3)
+    assert np.array_equal(meshes.read_ply(export(trimesh.PointCloud(points), "ply")), points)
+    assert np.array_equal(meshes.read_obj(b"v 1 2 3\nv 4 5 6\n"), [[1, 2, 3], [4, 5, 6]])
+
+
+def test_stl_of_several_solids_is_one_shape() -> None:
+    solid = export(BOX, "stl_ascii").decode().replace("solid", "solid part")
+    assert meshes.read_stl((solid + solid).encode()).shape == (24, 3, 3)
+
+
+def test_glb_puts_every_mesh_at_its_places() -> None:
+    scene = trimesh.Scene()
+    scene.add_geometry(BOX, geom_name="box", node_name="parent", transform=trimesh.transformations.scale_matrix(2))
+    moved = trimesh.transformations.translation_matrix((5, 0, 0))
+    scene.add_geometry(BOX, geom_name="box", node_name="child", parent_node_name="parent", transform=moved)
+    triangles = meshes.read_glb(export(scene, "glb"))
+    assert triangles.shape == (24, 3, 3)
+    assert area(triangles) == pytest.approx(2 * 4 * 22)
+    assert triangles[..., 0].min() == pytest.approx(-1)
+    assert triangles[..., 0].max() == pytest.approx(2 * 5.5)
+
+
+def change_glb(change: dict[str, object]) -> bytes:
+    data = export(BOX, "glb")
+    length = int.from_bytes(data[12:16], "little")
+    text = json.dumps(json.loads(data[20 : 20 + length]) | change).encode()
+    text += b" " * (-len(text) % 4)
+    body = len(text).to_bytes(4, "little") + b"JSON" + text + data[20 + length :]
+    return b"glTF" + (2).to_bytes(4, "little") + (12 + len(body)).to_bytes(4, "little") + body
+
+
+def test_glb_that_would_read_files_or_grow() -> None:
+    view = {"buffer": 0, "byteOffset": 0, "byteLength": 64}
+    huge = {"componentType": 5126, "type": "VEC3", "count": 10**12}
+    for change, message in (
+        ({"buffers": [{"uri": "/etc/passwd", "byteLength": 9}]}, "outside the file"),
+        ({"accessors": [huge]}, "compressed or sparse"),
+        ({"accessors": [huge | {"bufferView": 0}]}, "many times its size"),
+        ({"bufferViews": [view | {"byteLength": 10000}] * 1000}, "many times its size"),
+        ({"bufferViews": [view | {"byteLength": -5}]}, "many times its size"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            meshes.read_glb(change_glb(change))
+
+
+def test_a_small_scene_cannot_place_one_mesh_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meshes, "MAX_TRIANGLES", 100)
+    nodes = [{"children": list(range(1, 20))}, *({"mesh": 0, "name": f"n{i}"} for i in range(19))]
+    with pytest.raises(ValueError, match="more than 100 triangles"):
+        meshes.read_glb(change_glb({"nodes": nodes, "scenes": [{"nodes": [0]}], "scene": 0}))
+
+
+@pytest.mark.parametrize("faces", [[[0, 1, 3]], [[-1, 0, 1]], [[0.0, 1.0, np.nan]], [[0, 1]], [0, 1, 2]])
+def test_faces_that_cannot_be(faces: list[object]) -> None:
+    with pytest.raises(ValueError, match="face"):
+        meshes.make_shape(np.zeros((3, 3)), faces)
