@@ -102,7 +102,7 @@ def test_point_clouds_refuse_shapes_that_disagree() -> None:
 
 
 def test_load_dataset_by_name(root: Path) -> None:
-    assert sorted(DATASETS) == ["modelnet10", "modelnet40", "shapes"]
+    assert sorted(DATASETS) == ["folder", "modelnet10", "modelnet40", "shapes"]
     clouds = load_dataset("modelnet40", root, "val", 4, val_fraction=0.5)
     assert isinstance(clouds, HDF5Clouds) and np.bincount(clouds.labels).tolist() == [5, 2]
     with pytest.raises(InputError, match="no data set 'scannet'; choose one of shapes"):
