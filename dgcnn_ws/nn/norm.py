@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.weight_standardization import WSConv1d, WSConv2d, WSLinear
+from dgcnn_ws.ops.operators import snapshot
 
 
 def legal_groups(groups: int, channels: int) -> int:
@@ -54,6 +55,11 @@ class RunningEstimates(nn.Module):
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.long))
         # Sums over clouds of m, of s, and of 1: what has been seen since the last update.
         self.register_buffer("pending", torch.zeros(3, channels), persistent=False)
+
+    def estimates(self) -> tuple[Tensor, Tensor]:
+        """Return mean and variance as they are now: they move before the backward pass reads what was used here."""
+        copy = snapshot if self.training and torch.compiler.is_compiling() else torch.clone
+        return copy(self.running_mean), copy(self.running_var)
 
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor) -> None:
@@ -102,7 +108,8 @@ class RunningStandardization(RunningEstimates):
     """Standardize each channel of (B, C) by running estimates, without affine parameters: the `est` head."""
 
     def forward(self, input: Tensor) -> Tensor:
-        output = (input - self.running_mean) * (self.running_var + 1e-5).rsqrt()
+        mean, var = self.estimates()
+        output = (input - mean) * (var + 1e-5).rsqrt()
         if self.training:
             values = input.detach().to(self.running_mean.dtype)
             self.observe(values, torch.zeros_like(values))
@@ -137,9 +144,9 @@ class BatchChannelNorm(RunningEstimates):
 
     def estimate_affine(self) -> tuple[Tensor, Tensor]:
         """Return scale and shift (C,) of the batch-norm part."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        # A copy: the estimates move before the backward pass reads what was used here.
-        return scale, self.bias - self.running_mean.clone() * scale
+        mean, var = self.estimates()
+        scale = self.weight * (var + self.eps).rsqrt()
+        return scale, self.bias - mean * scale
 
     def forward(self, input: Tensor) -> Tensor:
         broadcast = (-1,) + (1,) * (input.dim() - 2)

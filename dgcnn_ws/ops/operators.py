@@ -59,6 +59,17 @@ def _outputs(x: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
     return [x.new_empty(shape, dtype=reference.compute_dtype(x)) for shape in shapes]
 
 
+@torch.library.custom_op("dgcnn_ws::snapshot", mutates_args=())
+def snapshot(x: Tensor) -> Tensor:
+    """Return a copy that torch.compile keeps for the backward pass; its own it makes again, of what x is by then."""
+    return x.clone()
+
+
+@snapshot.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
 @torch.library.custom_op("dgcnn_ws::knn", mutates_args=())
 def knn(x: Tensor, k: int) -> Tensor:
     """See `dgcnn_ws.ops.knn`."""
