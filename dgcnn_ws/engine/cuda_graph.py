@@ -31,13 +31,13 @@ class Replay:
 
     def __call__(self, points: Tensor, labels: Tensor) -> None:
         if self.graph is None:
-            self._record(points, labels)
-            assert self.graph is not None
+            with torch.cuda.device(points.device):  # streams, graph and generator are the current device's
+                self.graph = self._record(points, labels)
         self.points.copy_(points)
         self.labels.copy_(labels)
         self.graph.replay()
 
-    def _record(self, points: Tensor, labels: Tensor) -> None:
+    def _record(self, points: Tensor, labels: Tensor) -> torch.cuda.CUDAGraph:
         self.points, self.labels = points.clone(), labels.clone()
         for parameter in self.model.parameters():
             if parameter.grad is None and parameter.requires_grad:
@@ -46,17 +46,18 @@ class Replay:
         changed = [*gradients, *self.model.buffers(), *self.buffers]
         before = [tensor.clone() for tensor in changed]
         random_state = torch.cuda.get_rng_state(points.device)
-        stream = torch.cuda.Stream(points.device)
-        stream.wait_stream(torch.cuda.current_stream(points.device))
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 self.function(self.points, self.labels)
-        torch.cuda.current_stream(points.device).wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
             self.function(self.points, self.labels)
         # As if nothing had run yet: the warm-up did, the recording did not.
         with torch.no_grad():
             for tensor, value in zip(changed, before, strict=True):
                 tensor.copy_(value)
         torch.cuda.set_rng_state(random_state, points.device)
+        return graph

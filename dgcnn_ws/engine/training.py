@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
@@ -68,6 +69,13 @@ class Interrupted(Exception):
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signum
+
+
+class Autocast(MixedPrecision):
+    """Fabric's autocast without its rounding of the input: rounded coordinates have other neighbours."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
 
 
 @dataclass
@@ -160,10 +168,11 @@ class Run:
         )
         self.augment = AUGMENTATIONS[recipe.augment or "none"]
         self.generator = torch.Generator(self.device)
+        precision = PRECISIONS[recipe.precision]
         self.fabric = Fabric(
             accelerator=self.device.type,
             devices=1 if self.device.index is None else [self.device.index],
-            precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
+            plugins=[Autocast(precision, self.device.type)] if precision else None,
         )
         torch.manual_seed(recipe.seed)
         self.answers_per_cloud = self.task.answers(self.train_set.targets[:1]).numel()

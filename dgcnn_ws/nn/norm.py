@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.weight_standardization import WSConv1d, WSConv2d, WSLinear
-from dgcnn_ws.ops import operators
+from dgcnn_ws.ops.operators import snapshot
 
 
 def legal_groups(groups: int, channels: int) -> int:
@@ -62,7 +62,8 @@ class RunningEstimates(nn.Module):
         """Return mean and variance as they are, apart from the buffers that a training forward pass then moves."""
         if not self.training:
             return self.running_mean, self.running_var
-        return operators.snapshot(self.running_mean), operators.snapshot(self.running_var)
+        copy = snapshot if torch.compiler.is_compiling() else torch.clone
+        return copy(self.running_mean), copy(self.running_var)
 
     def reset_parameters(self) -> None:
         """Forget all that was observed."""

@@ -164,8 +164,11 @@ def test_a_loss_that_is_no_number_ends_the_run(recipe: Recipe, tmp_path: Path) -
     assert not (tmp_path / "run/last.pt").exists()
 
 
-def test_trains_in_bfloat16(recipe: Recipe, tmp_path: Path) -> None:
-    results = Run(replace(recipe, precision="bf16", epochs=1), tmp_path / "run", quiet=True).train()
+def test_trains_in_bfloat16_on_exact_coordinates(recipe: Recipe, tmp_path: Path) -> None:
+    run, seen = Run(replace(recipe, precision="bf16", epochs=1), tmp_path / "run", quiet=True), set()
+    run.model.module.edge_convs[0].register_forward_hook(lambda _, x, out: seen.add((x[0].dtype, out.dtype)))
+    results = run.train()
+    assert seen == {(torch.float32, torch.bfloat16)}
     assert results["last"]["num_clouds"] == 11
     assert {value.dtype for name, value in weights(tmp_path / "run").items() if "weight" in name} == {torch.float32}
 

@@ -218,3 +218,17 @@ def test_one_value_per_channel_has_no_batch_statistics() -> None:
     norm = nn.BatchNorm1d(12)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         affine_from_moments(norm, torch.zeros(1, 12), torch.zeros(1, 12), 1)
+
+
+@pytest.mark.parametrize("norm", [RunningStandardization(6), BatchChannelNorm(6, 3)])
+def test_compiled_training_uses_the_estimates_it_saw(norm: nn.Module) -> None:
+    torch.compiler.reset()
+    compiled = copy.deepcopy(norm)
+    compiled.compile(fullgraph=True, backend="aot_eager")
+    x = 0.1 * torch.randn(4, 6) + 1  # far from the first estimates, which these clouds replace
+    results = []
+    for module in (norm, compiled):
+        leaf = x.clone().requires_grad_()
+        module(leaf).square().sum().backward()
+        results.append((leaf.grad, dict(module.named_buffers())))
+    torch.testing.assert_close(results[1], results[0])

@@ -7,11 +7,13 @@ runs this file again in a process of its own.
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
+from dgcnn_ws.engine.agreement import compare_operators
 from dgcnn_ws.ops import reference
 
 pytest.importorskip("triton")
@@ -178,6 +180,48 @@ def test_knn_of_equal_and_of_odd_points_is_distinct(channels):
     idx = cuda.knn(torch.cat([everywhere, once]), 7)
     assert idx.sort(-1).values.diff(dim=-1).min() > 0
     assert int(idx.min()) >= 0 and int(idx.max()) < 30
+
+
+@runs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_agrees_with_float64_in_the_check_of_a_card(dtype):
+    for comparison in compare_operators(cuda, torch.device(DEVICE), dtype, (2, 9, 3, 5)):
+        assert comparison.agrees, comparison
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kernels_compile_for_an_h100(dtype, monkeypatch):
+    """As far as that goes without one: to machine code, for the types and sizes at which they would be launched."""
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.driver import driver
+
+    from dgcnn_ws.ops import cuda
+
+    device = {"get_current_target": GPUTarget("cuda", 90, 32), "get_current_device": 0, "get_current_stream": 0}
+    monkeypatch.setattr(driver, "_active", SimpleNamespace(**{n: lambda *_, v=v: v for n, v in device.items()}))
+    compiled = {}
+
+    def compile_only(kernel, grid, *args, **constants):
+        compiled[kernel.__name__] = kernel.run(*args, grid=grid, warmup=True, **constants)
+
+    monkeypatch.setattr(cuda, "_launch", compile_only)
+    x = torch.zeros(2, 64, 32, dtype=dtype)
+    if dtype == torch.float32:  # to which others are converted
+        for points in (x, x[..., :3]):
+            cuda.knn(points, 5)
+    idx = torch.zeros(2, 64, 5, dtype=torch.int64)
+    extreme, arg, mean, var = cuda.edge_aggregate(x, idx, torch.ones(16) > 0)
+    cuda.edge_aggregate_backward(x, idx, arg, mean, extreme, mean, var)
+    cuda.edge_aggregate_backward(x, idx, arg, mean, extreme, None, None)
+    cuda.scale_shift_act(extreme, mean, var, 0.2)
+    cuda.mean_act_backward(extreme[:, 0], extreme, mean, var, 0.2)
+    cuda.mean_act(extreme, mean, var, 0.2)
+    extreme, arg, mean, var = cuda.column_moments(x, torch.ones(32) > 0)
+    cuda.column_moments_backward(x, arg, mean, extreme, mean, var)
+    assert compiled.keys() >= {"edge_forward", "edge_backward", "affine_forward", "affine_backward", "combine_moments"}
+    assert all(len(kernel.asm["cubin"]) > 1000 for kernel in compiled.values())
+    assert all(kernel.metadata.shared <= 227 * 1024 for kernel in compiled.values())
 
 
 @needs_cuda
