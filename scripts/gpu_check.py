@@ -214,7 +214,7 @@ def check_epochs(args: Arguments, device: torch.device, record: Record) -> None:
 
 
 def make_cells(args: Arguments, device: torch.device) -> list[study.Cell]:
-    small: dict[str, int] = {"num_points": 20, "k": 4, "emb_dims": 16, "batch_size": 8} if args.tiny else {}
+    small: dict[str, Any] = {"num_points": 20, "k": 4, "emb_dims": 16, "batch_size": 8} if args.tiny else {}
     base = Recipe(
         "modelnet10", args.data_root, epochs=args.epochs, device=str(device), cuda_graph=device.type == "cuda", **small
     )
