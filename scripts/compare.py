@@ -9,7 +9,7 @@ the result, so those are trained once for all micro-batches (`--no-law` trains t
 """
 
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from dgcnn_ws.engine import study as studies
 from dgcnn_ws.engine.checkpoint import replacing, write_json
 from dgcnn_ws.engine.devices import describe_environment, pick_device
 from dgcnn_ws.engine.pool import Job, train_all
-from dgcnn_ws.engine.recipe import OPTIMIZERS, Recipe, as_config
+from dgcnn_ws.engine.recipe import OPTIMIZERS, Recipe, as_config, name_folder
 from dgcnn_ws.engine.report import markdown_table, search_table, write_csv, write_html
 from dgcnn_ws.engine.study_plots import draw_accuracy, draw_cost
 from dgcnn_ws.engine.training import check_settings
@@ -68,7 +68,7 @@ def words(flag: str, text: str) -> list[str]:
 
 
 def parse_trials(text: str) -> list[tuple[str, float]]:
-    trials = []
+    trials: list[tuple[str, float]] = []
     for word in words("--search", text):
         name, _, rate = word.partition(":")
         try:
@@ -80,12 +80,13 @@ def parse_trials(text: str) -> list[tuple[str, float]]:
                 f"--search {word!r} is no trial. Write optimizer:rate, as in adam:1e-3; optimizers are "
                 f"{', '.join(OPTIMIZERS)}."
             )
-    return trials
+    return list(dict.fromkeys(trials))
 
 
 def parse(arguments: list[str]) -> Arguments:
     default = Arguments(Recipe())
     args = tyro.cli(Arguments, prog="main.py compare", args=arguments, default=default, description=__doc__)
+    args = replace(args, recipe=name_folder(args.recipe))
     for name, flag in LISTS.items():
         if getattr(args.recipe, name) != getattr(default.recipe, name):
             raise InputError(f"--{name.replace('_', '-')} is for one run. Use {flag} to say what is compared.")
@@ -99,13 +100,16 @@ def parse(arguments: list[str]) -> Arguments:
     return args
 
 
-def search(args: Arguments, kinds: list[Recipe], folder: Path) -> tuple[dict[studies.Kind, Recipe], list[Any]]:
+def search(
+    args: Arguments, kinds: list[Recipe], folder: Path
+) -> tuple[dict[studies.Kind, Recipe | str], list[dict[str, Any]]]:
     """Train the trials and return the best recipe of each kind, and the record of all."""
     trials = studies.make_trials(kinds, parse_trials(args.search or ""), folder)
     jobs = [job for of_kind in trials.values() for job in of_kind]
-    check_folders(jobs)
+    check_folders(jobs, fingerprint(args.recipe, "train"))
     train_all(jobs, args.jobs)
-    chosen, record = {}, []
+    chosen: dict[studies.Kind, Recipe | str] = {}
+    record: list[dict[str, Any]] = []
     for kind, of_kind in trials.items():
         chosen[kind], entries = studies.choose(kind, of_kind)
         record += entries
@@ -113,11 +117,17 @@ def search(args: Arguments, kinds: list[Recipe], folder: Path) -> tuple[dict[stu
     return chosen, record
 
 
-def check_folders(jobs: list[Job]) -> None:
-    """Raise InputError where a folder holds a run of other settings: before hours go into the first."""
+def fingerprint(recipe: Recipe, split: str) -> str:
+    return load_dataset(recipe.dataset, recipe.data_root, split, recipe.num_points).fingerprint()
+
+
+def check_folders(jobs: list[Job], data: str) -> None:
+    """Raise InputError for a run of other settings or data, or damaged results: before hours go into the first."""
     for job in jobs:
         if (job.folder / "config.json").exists():
-            check_settings(job.recipe, job.folder)
+            check_settings(job.recipe, job.folder, data)
+        if job.finished:
+            studies.read_results(job)
 
 
 def main(arguments: list[str]) -> None:
@@ -129,7 +139,7 @@ def main(arguments: list[str]) -> None:
     seeds = list(range(args.recipe.seed, args.recipe.seed + args.seeds))
     folder = args.out / args.name
 
-    def grid(chosen: dict[studies.Kind, Recipe] | None = None) -> list[studies.Cell]:
+    def grid(chosen: dict[studies.Kind, Recipe | str] | None = None) -> list[studies.Cell]:
         protocol = {"law": args.law, "true_small_batch": args.true_small_batch}
         return studies.make_grid(
             args.recipe, norms, head_norms, sorted(map(int, sizes)), seeds, chosen=chosen, **protocol
@@ -137,23 +147,27 @@ def main(arguments: list[str]) -> None:
 
     cells = grid()  # what is wrong with it shows now, not after the search
     kinds = studies.make_kinds(args.recipe, norms, head_norms)
-    for split in ("train", "test"):  # data that cannot be read is one error, not one of every run
-        load_dataset(args.recipe.dataset, args.recipe.data_root, split, args.recipe.num_points)
+    # Data that cannot be read is one error, not one of every run.
+    data, _ = (
+        fingerprint(args.recipe, split) for split in ("train" if args.recipe.select == "val" else "trainval", "test")
+    )
     record: list[Any] = []
     if args.search is not None:
         chosen, record = search(args, kinds, folder)
         cells = grid(chosen)
     # Seed by seed, so that a study stopped early has all of its cells.
     jobs = [job for of_seed in zip(*(c.jobs(folder) for c in cells if c.recipes), strict=True) for job in of_seed]
-    check_folders(jobs)
+    check_folders(jobs, data)
     train_all(jobs, args.jobs)
 
     summaries = [studies.summarize(cell, folder) for cell in cells]
     recipe = kinds[0]
+    dataset = recipe.data_root.resolve().name if recipe.dataset == "folder" else recipe.dataset
+    batch = "batch = micro-batch" if args.true_small_batch else f"batch {recipe.batch_size}"
     result = {
-        "title": f"{recipe.dataset}, {recipe.num_points} points, {recipe.epochs} epochs, batch {recipe.batch_size}",
+        "title": f"{dataset}, {recipe.num_points} points, {recipe.epochs} epochs, {batch}",
         "command": shlex.join(["python", "main.py", "compare", *arguments]),
-        "settings": {name: value for name, value in as_config(args.recipe).items() if name not in LISTS}
+        "settings": {name: value for name, value in as_config(recipe).items() if name not in LISTS}
         | {name: value for name, value in asdict(args).items() if name not in ("recipe", "out", "report")},
         "environment": describe_environment(pick_device(args.recipe.device)),
         "search": record,

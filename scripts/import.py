@@ -11,8 +11,9 @@ from typing import Annotated
 import tyro
 
 from dgcnn_ws.datasets.hdf5 import read_lines
+from dgcnn_ws.datasets.published import MODELNET40
 from dgcnn_ws.engine.checkpoint import check_model, load_tensors, save_checkpoint
-from dgcnn_ws.engine.public_weights import MODELNET40_CLASSES, sizes, translate
+from dgcnn_ws.engine.public_weights import sizes, translate
 from dgcnn_ws.engine.recipe import Recipe, as_config, complete
 from dgcnn_ws.errors import InputError
 
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> None:
     args = tyro.cli(Arguments, prog="main.py import", args=arguments, description=__doc__)
     if args.classes and not args.classes.is_file():
         raise InputError(f"--classes {args.classes} does not exist.")
-    class_names = read_lines(args.classes) if args.classes else MODELNET40_CLASSES
+    class_names = read_lines(args.classes) if args.classes else list(MODELNET40.class_names)
     state = load_tensors(args.file)
     try:
         weights = translate(state)

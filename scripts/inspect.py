@@ -33,10 +33,11 @@ class Arguments:
 
 
 def locate(dataset: str, root: Path) -> Path:
-    if dataset in DATASETS:
+    known = [name for name in DATASETS if name != "folder"]
+    if dataset in known:
         return DATASETS[dataset].locate(root)
     if not Path(dataset).is_dir():
-        raise InputError(f"{dataset!r} is no data set ({', '.join(DATASETS)}) and no folder.")
+        raise InputError(f"{dataset!r} is no data set ({', '.join(known)}) and no folder.")
     return Path(dataset)
 
 

@@ -23,7 +23,8 @@ def test_goes_on_after_a_failing_step_and_ends_with_the_tables(
     easy_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "random").write_text("")  # where the folder of random clouds should go
-    assert gpu_check.main([*TINY, "--out", str(tmp_path), "--data-root", str(easy_root)]) == 1
+    patient = ["--minutes", "250", "--out", str(tmp_path), "--data-root", str(easy_root)]
+    assert gpu_check.main([*TINY, *patient]) == 1
     found = findings(tmp_path)
     assert [line["step"] for line in found if "finished" in line] == list(gpu_check.STEPS)
     (failure,) = (line for line in found if "failure" in line)

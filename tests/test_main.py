@@ -92,7 +92,8 @@ def test_compare_makes_a_table_and_pictures(
         values = [json.loads((Path(f) / "results.json").read_text())["best"]["overall_accuracy"] for f in row["runs"]]
         assert row["best_overall_accuracy"]["mean"] == pytest.approx(sum(values) / 2)
         assert row["best_overall_accuracy"]["std"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
-    assert "test" not in json.loads((tmp_path / "study/search/bn-bn-adam-0.001/results.json").read_text())
+    trial = json.loads((tmp_path / "study/search/bn-bn-adam-0.001/results.json").read_text())
+    assert trial["selected_on"] == "val" and {"best", "last"}.isdisjoint(trial)  # the test set was not read
     for picture in ("study.png", "cost.png"):
         assert (tmp_path / "study" / picture).read_bytes().startswith(b"\x89PNG")
     assert "data:image/png;base64," in (tmp_path / "a.html").read_text()

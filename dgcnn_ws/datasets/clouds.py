@@ -37,6 +37,8 @@ def read_npz(data: bytes) -> np.ndarray:
             name = next(iter(members))
         if name is None:
             raise ValueError(f"several arrays, none called {' or '.join(NAMES)}")
+        if members[name].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # of unbounded memory
+            raise ValueError("an array that is not packed by deflate")
         if members[name].file_size > MAX_ARRAY_BYTES:
             raise ValueError(f"an array of more than {MAX_ARRAY_BYTES} bytes")
         return read_npy(archive.read(members[name]))

@@ -1,22 +1,17 @@
 """One shape from one file: read within bounds, points drawn from it, brought into a network's frame."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path, PurePath
 
 import numpy as np
 
 from dgcnn_ws.datasets.clouds import read_npy, read_npz, read_text
+from dgcnn_ws.datasets.memory_bound import memory_bound
 from dgcnn_ws.datasets.meshes import Shape, read_glb, read_obj, read_off, read_ply, read_stl
 from dgcnn_ws.datasets.shapes import normalize
 from dgcnn_ws.datasets.solids import sample_surface
 from dgcnn_ws.errors import InputError
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 READERS: dict[str, Callable[[bytes], Shape]] = {
     ".off": read_off,
@@ -33,28 +28,6 @@ READERS: dict[str, Callable[[bytes], Shape]] = {
 AXES = ("z", "y")
 MAX_FILE_BYTES = 1 << 29
 MAX_MEMORY_BYTES = 4 << 30
-
-
-@contextmanager
-def memory_bound(extra: int) -> Iterator[None]:
-    """Let this process take `extra` bytes more than it has, on Linux; what asks for more gets a MemoryError.
-
-    The bound is the whole process's: meant for a moment in which no other thread needs much.
-    """
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:  # not Linux
-        yield
-        return
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    bound = pages * resource.getpagesize() + extra
-    if before[0] != resource.RLIM_INFINITY:
-        bound = min(bound, before[0])
-    resource.setrlimit(resource.RLIMIT_AS, (bound, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -10,6 +10,7 @@ from dgcnn_ws.datasets.shape_file import MAX_FILE_BYTES, READERS, check_size, re
 from dgcnn_ws.errors import InputError
 
 SPLITS = ("train", "test")
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile puts no bound on the memory that others take
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ def list_names(source: Path) -> list[PurePosixPath]:
         names = [PurePosixPath(path.relative_to(source).as_posix()) for path in found]
     elif source.suffix.lower() == ".zip" and source.is_file():
         names = [PurePosixPath(info.filename) for info in open_zip(source).infolist() if not info.is_dir()]
+        for name in names:
+            if name.is_absolute() or ".." in name.parts:
+                raise InputError(f"{source}: {str(name)!r} leads out of the archive, which is refused.")
     else:
         raise InputError(f"{source} is neither a folder nor a zip file. Name the one that holds the class folders.")
     return sorted(
@@ -51,6 +55,8 @@ def read_member(source: Path, name: PurePosixPath) -> bytes:
     if source.is_dir():
         return read_bytes(source / name)
     try:
+        if open_zip(source).getinfo(str(name)).compress_type not in PACKED:
+            raise InputError(f"{name} in {source.name} is not packed by deflate; pack it anew.")
         with open_zip(source).open(str(name)) as file:
             return check_size(file.read(MAX_FILE_BYTES + 1), name)
     except InputError:

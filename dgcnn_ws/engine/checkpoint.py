@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dgcnn_ws.datasets.shape_file import memory_bound
+from dgcnn_ws.datasets.memory_bound import memory_bound
 from dgcnn_ws.engine.files import replacing as replacing  # for those who write a run's other files
 from dgcnn_ws.engine.recipe import Recipe, build_model, from_config
 from dgcnn_ws.errors import InputError

@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from dgcnn_ws import ops
-from dgcnn_ws.engine.plots import save
+from dgcnn_ws.engine.plots import literal, save
 
 COLUMNS = 8
 TALLEST = 14  # rows; more classes are laid out in blocks side by side
@@ -61,11 +61,6 @@ def draw_contact_sheet(points: np.ndarray, labels: np.ndarray, class_names: list
             axes.scatter(places[:, 0], places[:, 1], s=1.6, c=colours, linewidths=0, rasterized=True)
     figure.suptitle(literal(title), fontsize=12)
     save(figure, path)
-
-
-def literal(text: str) -> str:
-    """`text` as matplotlib shows it as it stands, not as a formula."""
-    return text.replace("$", r"\$")
 
 
 def evenly_spaced(members: np.ndarray) -> np.ndarray:

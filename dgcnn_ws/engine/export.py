@@ -69,7 +69,7 @@ def export(
 
     Args:
         model: (B, C, N) and maybe other inputs whose first dimension is B -> (B, num_classes) or (B, parts, N).
-        path: ends in `.onnx` (needs onnx, onnxscript and onnxruntime: `pip install "dgcnn_ws[export]"`) or in
+        path: ends in `.onnx` (needs onnx, onnxscript and onnxruntime: `pip install ".[export]"`) or in
             `.pt2`, which `torch.export.load` reads.
         inputs: makes the model's inputs for a number of clouds and of points.
         sizes: the batches to check, (clouds, points) each, with points at least the largest k.
@@ -180,7 +180,7 @@ def require(*packages: str) -> None:
             importlib.import_module(package)
         except ImportError as error:
             raise InputError(
-                f'ONNX files need the package {package}: pip install "dgcnn_ws[export]", or write a .pt2 file, which '
+                f'ONNX files need the package {package}: pip install ".[export]" here, or write a .pt2 file, which '
                 "needs torch alone."
             ) from error
 

@@ -24,6 +24,11 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=150, format=path.suffix[1:].lower())
 
 
+def literal(text: str) -> str:
+    """Return `text` so that matplotlib shows it as it stands, not as a formula."""
+    return text.replace("$", r"\$")
+
+
 def draw_confusion(confusion: list[list[int]], class_names: list[str], path: Path, unit: str = "clouds") -> None:
     """Draw a confusion matrix, each row as fractions of its class, with the numbers where there is room."""
     counts = np.array(confusion)
@@ -33,8 +38,9 @@ def draw_confusion(confusion: list[list[int]], class_names: list[str], path: Pat
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the class", fraction=0.046)
-    axes.set_xticks(range(len(class_names)), class_names, rotation=90)
-    axes.set_yticks(range(len(class_names)), class_names)
+    names = [literal(name) for name in class_names]
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     for i, j in zip(*np.nonzero(counts), strict=True):
@@ -109,7 +115,7 @@ def draw_wins(clouds: list[tuple[np.ndarray, np.ndarray, str]], path: Path) -> N
         axes.scatter(x[rest], y[rest], z[rest], s=4, color="0.8", linewidths=0, depthshade=False)
         style = {"cmap": colours, "norm": LogNorm(1, most), "linewidths": 0, "depthshade": False}
         image = axes.scatter(x[won], y[won], z[won], s=12 + 8 * np.log2(wins[won]), c=wins[won], **style)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(literal(title), fontsize=10)
         axes.set_axis_off()
         limits = np.abs(points).max() * np.array([-0.9, 0.9])
         axes.set(xlim=limits, ylim=limits, zlim=limits)

@@ -20,7 +20,7 @@ from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.training import Interrupted, Run, stop_requests
 
 BUSY = 75  # exit code of a process that found its run claimed by another
-POLL = 0.2  # seconds
+POLL = 0.5  # seconds
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Job:
 
     def epochs_done(self) -> int:
         """Return the epochs trained so far, by whichever process."""
+        if self.finished:
+            return self.recipe.epochs or 0
         try:
             lines = (self.folder / "metrics.jsonl").read_bytes().count(b"\n")
         except FileNotFoundError:
@@ -46,7 +48,11 @@ class Job:
     def failure(self) -> str | None:
         """Return why the run failed the last time it was tried, or None."""
         path = self.folder / "failure.json"
-        return str(read_json(path)["error"]) if path.exists() and not self.finished else None
+        if self.finished or not path.exists():
+            return None
+        content = read_json(path)
+        error = str(content.get("error") if isinstance(content, dict) else content)
+        return " ".join(error.split()).replace("|", "/")  # one line, for a table
 
 
 @contextmanager
@@ -105,7 +111,11 @@ def train_all(jobs: list[Job], processes: int) -> None:
     running: dict[ForkServerProcess, Job] = {}
     total = sum(job.recipe.epochs or 0 for job in jobs)
     done = sum(job.epochs_done() for job in jobs)
-    with stop_requests() as requests, tqdm(total=total, initial=done, unit=" epochs", disable=None) as bar:
+    with (
+        stop_requests() as requests,
+        tqdm(total=total, initial=done, unit=" epochs", disable=None) as bar,
+        _ending(running),
+    ):
         while (waiting or running) and not requests:
             for process in [process for process in running if not process.is_alive()]:
                 job = running.pop(process)
@@ -125,13 +135,21 @@ def train_all(jobs: list[Job], processes: int) -> None:
             bar.n = sum(job.epochs_done() for job in jobs)
             bar.refresh()
             time.sleep(POLL)
-        for process in running:  # asked to stop: by Ctrl-C, which reached them too, or by SIGTERM, which did not
-            process.terminate()
-        for process in running:
-            process.join()
     if requests:
         left = sum(not job.finished for job in jobs)
         raise Interrupted(f"stopped with {left} of {len(jobs)} runs to go; the same command goes on.", requests[0])
+
+
+@contextmanager
+def _ending(processes: dict[ForkServerProcess, Job]) -> Iterator[None]:
+    """Ask the processes that still run to save their places, however the block ends, and wait until they did."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
 
 
 def _is_free(job: Job) -> bool:
@@ -147,6 +165,8 @@ def _report(job: Job, exit_code: int, jobs: list[Job], bar: "tqdm[None]") -> Non
         return
     if exit_code < 0:
         _record_failure(job, f"the process was killed by signal {-exit_code}; memory may have run out.")
+    elif exit_code > 1:
+        _record_failure(job, f"the process was asked to stop (exit code {exit_code}).")
     _say(bar, f"failed: {job.folder.name}: {job.failure() or f'exit code {exit_code}'}")
 
 

@@ -11,14 +11,6 @@ from torch import Tensor
 
 from dgcnn_ws.errors import InputError
 
-# The labels' meaning in every ModelNet40 classifier: the line numbers of its shape_names.txt.
-_NAMES = """
-airplane bathtub bed bench bookshelf bottle bowl car chair cone cup curtain desk door dresser flower_pot glass_box
-guitar keyboard lamp laptop mantel monitor night_stand person piano plant radio range_hood sink sofa stairs stool
-table tent toilet tv_stand vase wardrobe xbox
-"""
-MODELNET40_CLASSES = _NAMES.split()
-
 # Our names of a public layer and of the norm that follows it, which goes by either of two names there.
 _LAYERS = {f"conv{i + 1}.0": f"edge_convs.{i}.conv" for i in range(4)} | {
     "conv5.0": "global_feature.conv",

@@ -29,7 +29,7 @@ COLUMNS = (
 
 
 def _span(sizes: list[int]) -> str:
-    return str(sizes[0]) if len(sizes) == 1 else f"any, {min(sizes)} to {max(sizes)}"
+    return str(sizes[0]) if len(sizes) == 1 else f"any of {min(sizes)} to {max(sizes)} (trained at {max(sizes)})"
 
 
 def _percent(score: dict[str, Any]) -> str:

@@ -51,22 +51,29 @@ def make_grid(
     *,
     law: bool = True,
     true_small_batch: bool = False,
-    chosen: Mapping[Kind, Recipe] | None = None,
+    chosen: Mapping[Kind, Recipe | str] | None = None,
 ) -> list[Cell]:
     """Return every combination, once; a head norm `default` is each norm's own.
 
     Args:
         law: one cell stands for all micro-batches where the result does not depend on them.
         true_small_batch: the micro-batch is the optimizer's batch too, its learning rate scaled linearly.
-        chosen: optimizer and learning rate of each kind, where a search chose them.
+        chosen: what a search chose for each kind (`choose`): optimizer and learning rate, or why there is nothing.
 
     Raises InputError for a setting that is wrong in every cell; one that is wrong in some becomes their refusal.
     """
+    for size in micro_batches if not true_small_batch else ():
+        if size < 1 or base.batch_size % size:
+            raise InputError(f"--micro-batches {size} does not divide --batch-size {base.batch_size}.")
     cells: dict[tuple[str, str, tuple[int, ...]], Cell] = {}
     for recipe in make_kinds(base, norms, head_norms):
         kind = (recipe.norm, recipe.head_norm or "")
         if chosen is not None:
-            recipe = replace(recipe, optimizer=chosen[kind].optimizer, lr=chosen[kind].lr)
+            choice = chosen[kind]
+            if isinstance(choice, str):
+                cells[*kind, tuple(micro_batches)] = Cell(*kind, tuple(micro_batches), refusal=choice)
+                continue
+            recipe = replace(recipe, optimizer=choice.optimizer, lr=choice.lr)
         together = law and ignores_micro_batch(recipe) and not true_small_batch
         for sizes in [tuple(micro_batches)] if together else [(size,) for size in micro_batches]:
             try:
@@ -107,17 +114,19 @@ def make_trials(kinds: list[Recipe], trials: list[tuple[str, float]], study: Pat
         stem = f"{recipe.norm}-{recipe.head_norm}"
         search[recipe.norm, recipe.head_norm or ""] = [
             Job(
-                complete(replace(recipe, optimizer=name, lr=lr)), study / "search" / f"{stem}-{name}-{lr:g}", test=False
+                complete(replace(recipe, optimizer=name, lr=lr, select="val")),
+                study / "search" / f"{stem}-{name}-{lr:g}",
+                test=False,
             )
             for name, lr in trials
         ]
     return search
 
 
-def choose(kind: Kind, trials: list[Job]) -> tuple[Recipe, list[dict[str, Any]]]:
+def choose(kind: Kind, trials: list[Job]) -> tuple[Recipe | str, list[dict[str, Any]]]:
     """Return the trial with the best validation accuracy after its last epoch (ties: lower loss), and a record of all.
 
-    Raises InputError where every trial failed.
+    In the trial's place stands a sentence where every trial failed.
     """
     record = []
     for job in trials:
@@ -131,7 +140,7 @@ def choose(kind: Kind, trials: list[Job]) -> tuple[Recipe, list[dict[str, Any]]]
         record.append(entry)
     finished = [i for i, entry in enumerate(record) if "validation_accuracy" in entry]
     if not finished:
-        raise InputError(f"every trial of {kind[0]}, head {kind[1]} failed, the last one so: {record[-1]['failure']}")
+        return f"every trial of the search failed, the last one so: {record[-1]['failure']}", record
     best = max(finished, key=lambda i: (record[i]["validation_accuracy"], -record[i]["validation_loss"]))
     record[best]["chosen"] = True
     return trials[best].recipe, record
@@ -146,9 +155,11 @@ def read_results(job: Job) -> dict[str, Any]:
     """Return a finished run's results. Raises InputError where the file is damaged."""
     path = job.folder / "results.json"
     results = read_json(path)
-    expected = {"seconds", "peak_memory_bytes", "idle_memory_bytes", "last_epoch"}
-    expected |= {"best", "last"} if job.test else set()
-    if not isinstance(results, dict) or not expected <= results.keys():
+    expected = {"seconds", "memory_bytes"}
+    parts = {"last_epoch"} | ({"best", "last"} if job.test else set())
+    scores = [results.get(name) for name in parts] if isinstance(results, dict) else [None]
+    whole = all(isinstance(score, dict) and {*SCORES} <= score.keys() for score in scores)
+    if not whole or not expected <= results.keys():
         raise InputError(f"{path} is damaged, or too old. Delete it, and the same command scores the run again.")
     return results
 
@@ -169,13 +180,12 @@ def summarize(cell: Cell, study: Path) -> dict[str, Any]:
     results = [read_results(job) for job in finished]
     if results:
         for which in ("best", "last", "best_by_batch_statistics", "last_by_batch_statistics"):
-            for score in SCORES if which in results[0] else ():
+            for score in SCORES if all(which in result for result in results) else ():
                 summary[f"{which}_{score}"] = _spread([result[which][score] for result in results])
         summary["num_clouds"] = results[0]["best"]["num_clouds"]
         assert cell.recipes[0].epochs is not None
         summary["seconds_per_epoch"] = _spread([result["seconds"] / cell.recipes[0].epochs for result in results])
-        memory = [result["peak_memory_bytes"] - result["idle_memory_bytes"] for result in results]
-        summary["memory_bytes"] = _spread(memory)
+        summary["memory_bytes"] = _spread([result["memory_bytes"] for result in results])
     return summary
 
 

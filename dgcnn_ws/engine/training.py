@@ -84,8 +84,8 @@ class Progress:
 
     step: int = 0  # optimizer steps taken
     seconds: float = 0.0  # spent in training steps
-    idle_memory_bytes: int = 0  # after the first step: weights, optimizer, data and libraries
-    peak_memory_bytes: int = 0  # in the steps after it
+    peak_memory_bytes: int = 0  # in training steps
+    memory_bytes: int = 0  # of that, above what the process holds between steps
     best_accuracy: float = -1.0  # or whatever score chooses the checkpoint
     best_epoch: int = 0
     loss_sum: float = 0.0  # over the answers of the epoch so far: one a cloud, or one a point
@@ -115,10 +115,20 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def check_settings(recipe: Recipe, folder: Path) -> None:
-    """Raise InputError where the run in `folder` was started with other settings than `recipe`."""
+def check_settings(recipe: Recipe, folder: Path, data: str) -> None:
+    """Raise InputError where the run in `folder` was started with other settings than `recipe`, or on other data.
+
+    Args:
+        data: the training clouds' fingerprint.
+    """
     config = folder / "config.json"
-    stored, given = as_config(from_config(read_json(config), config)), as_config(recipe)
+    content = read_json(config)
+    stored, given = as_config(from_config(content, config)), as_config(recipe)
+    if content.get("data", data) != data:
+        raise InputError(
+            f"{folder} was trained on other data than {recipe.data_root} holds now. "
+            "Name the data set that it was started on, or choose another --name."
+        )
     for name in given:
         if name not in PLACES and stored[name] != given[name]:
             raise InputError(
@@ -150,11 +160,9 @@ class Run:
                 raise InputError("--precision 16 needs a CUDA device. Use --precision bf16 or 32.")
             if recipe.cuda_graph:
                 raise InputError("--cuda-graph needs a CUDA device. Leave it out on the CPU.")
-        if resume:
-            check_settings(recipe, folder)
-            if (folder / "results.json").exists():
-                raise InputError(f"{folder} is finished: its results are in results.json. There is nothing to resume.")
-        elif (folder / "config.json").exists():
+        if resume and (folder / "results.json").exists():
+            raise InputError(f"{folder} is finished: its results are in results.json. There is nothing to resume.")
+        if not resume and (folder / "config.json").exists():
             raise InputError(f"{folder} already holds a run. Continue it with --resume, or choose another --name.")
 
         self.task = TASKS[recipe.task]
@@ -163,6 +171,8 @@ class Run:
             self.task.load(recipe.dataset, recipe.data_root, split, recipe.num_points)
             for split in (train_split, select_split, "test")
         )
+        if resume:
+            check_settings(recipe, folder, self.train_set.fingerprint())
         self.loader = Loader(
             self.train_set, recipe.batch_size, self.device, shuffle=True, drop_last=True, seed=recipe.seed
         )
@@ -184,6 +194,8 @@ class Run:
         self.accumulate: Callable[[Tensor, Tensor], None] = self._accumulate
         if recipe.cuda_graph:
             self.accumulate = Replay(self._accumulate, self.model, (self.sums,))
+        # What a CUDA graph needs it takes while it is recorded, in the first step.
+        self.idle_memory_bytes = memory_bytes(self.device) if recipe.cuda_graph else None
         if resume and (folder / "last.pt").exists():
             self._restore()
 
@@ -227,9 +239,9 @@ class Run:
         for points, targets in self.loader.epoch(epoch, start):
             self._optimizer_step(points, targets)
             self.progress.step += 1
-            if not self.progress.idle_memory_bytes:
+            if self.idle_memory_bytes is None:  # what the first step takes, libraries too, is there to stay
                 reset_peak_memory(self.device)
-                self.progress.idle_memory_bytes = memory_bytes(self.device)
+                self.idle_memory_bytes = memory_bytes(self.device)
             bar.update(len(targets))
             now = time.perf_counter()
             if now - shown > 0.5:  # reading the loss waits for the device: not at every step
@@ -241,7 +253,13 @@ class Run:
                 break
         self._read_sums()
         self.progress.seconds += time.perf_counter() - begun
-        self.progress.peak_memory_bytes = max(self.progress.peak_memory_bytes, peak_memory_bytes(self.device))
+        self._note_memory()
+
+    def _note_memory(self) -> None:
+        peak = peak_memory_bytes(self.device)
+        self.progress.peak_memory_bytes = max(self.progress.peak_memory_bytes, peak)
+        if self.idle_memory_bytes is not None:
+            self.progress.memory_bytes = max(self.progress.memory_bytes, peak - self.idle_memory_bytes)
 
     def _answers_this_epoch(self, epoch: int) -> int:
         steps = self.progress.step - epoch * len(self.loader)
@@ -340,8 +358,8 @@ class Run:
             "last_epoch": json.loads(lines[-1]),
             "seconds": self.progress.seconds,
             "clouds_per_second": clouds / self.progress.seconds,
-            "idle_memory_bytes": self.progress.idle_memory_bytes,
             "peak_memory_bytes": self.progress.peak_memory_bytes,
+            "memory_bytes": self.progress.memory_bytes,
         }
         plots.draw_training(self.folder / "metrics.jsonl", self.folder / "training.png")
         if self.test:
@@ -356,7 +374,8 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "config.json").exists():
             environment = describe_environment(self.device)
-            write_json(self.folder / "config.json", as_config(self.recipe) | {"environment": environment})
+            content = as_config(self.recipe) | {"data": self.train_set.fingerprint(), "environment": environment}
+            write_json(self.folder / "config.json", content)
         lines = self.folder / "metrics.jsonl"
         if lines.exists():  # epochs after the last checkpoint will be trained, and written, again
             kept = lines.read_text().splitlines()[: self.epoch]

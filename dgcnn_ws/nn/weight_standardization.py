@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from dgcnn_ws.errors import InputError
@@ -48,25 +47,32 @@ class _Standardize(torch.autograd.Function):
 
     @staticmethod
     def forward(weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        # In two passes rather than by torch.var_mean, which takes three times as long along rows on the CPU.
-        centred = weight - weight.mean(dim=1, keepdim=True)
-        variance = centred.square().sum(dim=1, keepdim=True) / (weight.shape[1] - 1)
-        # Not below the smallest number, so that a constant row divides zero by it, and not by zero.
-        std = variance.clamp_min(torch.finfo(weight.dtype).tiny).sqrt()
-        scale = (std + eps).reciprocal()
-        return centred * scale, scale, std
+        return _standardize_rows(weight, eps)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*output)
+        ctx.save_for_backward(inputs[0], *output)
+        ctx.eps = inputs[1]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Tensor, None]:
-        y, scale, std = ctx.saved_tensors
+        weight, y, scale, std = ctx.saved_tensors
+        if torch.is_grad_enabled():  # someone takes the gradient of this gradient: let all of it depend on the weight
+            y, scale, std = _standardize_rows(weight, ctx.eps)
         along = (g * y).sum(dim=1, keepdim=True) / ((y.shape[1] - 1) * std)
-        return (g - g.mean(dim=1, keepdim=True)).mul_(scale).addcmul_(y, along, value=-1), None
+        return torch.addcmul((g - g.mean(dim=1, keepdim=True)) * scale, y, along, value=-1), None
+
+
+def _standardize_rows(weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (w − mean(w)) r, r, and std(w) of each row."""
+    # In two passes rather than by torch.var_mean, which takes three times as long along rows on the CPU.
+    centred = weight - weight.mean(dim=1, keepdim=True)
+    variance = centred.square().sum(dim=1, keepdim=True) / (weight.shape[1] - 1)
+    # Not below the smallest number, so that a constant row divides zero by it, and not by zero.
+    std = variance.clamp_min(torch.finfo(weight.dtype).tiny).sqrt()
+    scale = (std + eps).reciprocal()
+    return centred * scale, scale, std
 
 
 def _require_fan_in(layer: nn.Module, fan_in: int) -> None:

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.ops import on_edges, operators
-from dgcnn_ws.ops.checks import check_affine, check_edges, check_idx, check_layers, check_points, takes_maximum
+from dgcnn_ws.ops.checks import (
+    check_affine,
+    check_edges,
+    check_idx,
+    check_layers,
+    check_mode,
+    check_points,
+    takes_maximum,
+)
 from dgcnn_ws.ops.operators import kernels
 from dgcnn_ws.ops.product import linear
 
@@ -217,6 +225,7 @@ def column_moments(y: Tensor, sign: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         InputError: shapes, types or devices do not fit together.
     """
+    check_mode()
     check_points(y, "y")
     extreme, _, mean, var = operators.column_moments(y, takes_maximum(sign, y, y.shape[2]))
     return extreme, mean, var

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 
@@ -20,6 +21,8 @@ ONEDNN = _has_onednn()
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x Wᵀ + bias, as `torch.nn.functional.linear` does: (..., C), (C', C), (C',) -> (..., C')."""
+    if forward_ad._current_level >= 0:  # the operators below know no derivatives in forward mode
+        return F.linear(x, weight, bias)
     plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32
     if plain or not ONEDNN or x.numel() == 0 or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
@@ -53,9 +56,9 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     rows, g_rows = x.flatten(0, -2), g.flatten(0, -2)
     needs_x, needs_weight, needs_bias = ctx.needs_input_grad
     return (
-        _product(g, weight.t()) if needs_x else None,
+        linear(g, weight.t()) if needs_x else None,
         # The transpose of gᵀx: oneDNN is fastest with the short side first.
-        _product(rows.t(), g_rows.t()).t() if needs_weight else None,
+        linear(rows.t(), g_rows.t()).t() if needs_weight else None,
         g_rows.sum(0) if needs_bias else None,
     )
 

@@ -62,12 +62,11 @@ def _hold(folder: Path) -> None:
 def test_processes_train_what_one_alone_would(recipe: Recipe, tmp_path: Path) -> None:
     jobs = make_jobs(recipe, tmp_path, 3)
     Run(jobs[0].recipe, tmp_path / "alone", quiet=True).train()
-    rivals = [threading.Thread(target=_train_elsewhere, args=(recipe, tmp_path)) for _ in range(1)]
-    for rival in rivals:
-        rival.start()
+    rival = multiprocessing.get_context("spawn").Process(target=_train_jobs, args=(recipe, tmp_path))
+    rival.start()  # the same jobs in a process that `train_all` here knows nothing of
     train_all(jobs, processes=2)
-    for rival in rivals:
-        rival.join()
+    rival.join()
+    assert rival.exitcode == 0
     for job in jobs:
         assert job.finished
         assert len(list(job.folder.glob("events*"))) == 1  # each was trained once
@@ -76,14 +75,6 @@ def test_processes_train_what_one_alone_would(recipe: Recipe, tmp_path: Path) ->
     before = [job.folder.stat().st_mtime_ns for job in jobs]
     train_all(jobs, processes=2)  # nothing left to do
     assert before == [job.folder.stat().st_mtime_ns for job in jobs]
-
-
-def _train_elsewhere(recipe: Recipe, folder: Path) -> None:
-    """The same jobs in another process, which is not this one's child in any way that `train_all` knows of."""
-    process = multiprocessing.get_context("spawn").Process(target=_train_jobs, args=(recipe, folder))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
 
 
 def _train_jobs(recipe: Recipe, folder: Path) -> None:

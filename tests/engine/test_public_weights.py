@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dgcnn_ws.engine.public_weights import MODELNET40_CLASSES, sizes, translate
+from dgcnn_ws.engine.public_weights import sizes, translate
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.models import DGCNN
 
@@ -83,8 +83,3 @@ def test_no_state_dict(state: object) -> None:
 def test_an_empty_state_dict() -> None:
     with pytest.raises(InputError, match="missing"):
         sizes(translate({}))
-
-
-def test_class_names_are_modelnet40s_in_alphabetical_order() -> None:
-    assert len(MODELNET40_CLASSES) == 40 == len(set(MODELNET40_CLASSES))
-    assert sorted(MODELNET40_CLASSES) == MODELNET40_CLASSES

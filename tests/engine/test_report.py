@@ -54,7 +54,10 @@ def test_the_table(rows: list[dict[str, Any]]) -> None:
     assert lines[3] == "| `bn` | bn | 2 |" + " 85.0 ± 7.1 |" * 4 + " 2 | 11 | 2 |"
     assert lines[4].startswith("| `bn` | bn | 2, scored by its own batch statistics | 30.0 ± 0.0 | 30.0 ± 0.0 |")
     assert "failed: loss became nan" in lines[6]
-    assert lines[7].startswith("| `ws_gn` | est | any, 1 to 32 | 85.0 ± 7.1 |") and "2 (1 failed)" in lines[7]
+    assert (
+        lines[7].startswith("| `ws_gn` | est | any of 1 to 32 (trained at 32) | 85.0 ± 7.1 |")
+        and "2 (1 failed)" in lines[7]
+    )
     assert len({line.count("|") for line in lines}) == 1
     on_test = markdown_table([rows[1] | {"selected_on": "test"}])
     assert "chosen ON THE TEST SET" in on_test

@@ -52,6 +52,12 @@ def test_a_word_that_is_wrong_everywhere_is_an_error(change: dict[str, list[str]
         make_grid(Recipe(), grid["norms"], grid["head_norms"], [2], [0])
 
 
+@pytest.mark.parametrize("sizes", [[1, 3, 32], [1, 64], [0]])
+def test_a_micro_batch_that_does_not_divide_the_batch_is_an_error(sizes: list[int]) -> None:
+    with pytest.raises(InputError, match="does not divide --batch-size 32"):
+        make_grid(Recipe(), ["bn", "ws_gn"], ["default"], sizes, [0])
+
+
 def test_a_grid_in_which_nothing_can_train_is_an_error() -> None:
     with pytest.raises(InputError, match="BatchNorm head cannot train"):
         make_grid(Recipe(), ["bn", "ws_bn"], ["default"], [1], [0])
@@ -62,7 +68,7 @@ def test_a_grid_in_which_nothing_can_train_is_an_error() -> None:
 
 def finish(job: Job, **last_epoch: Any) -> None:
     job.folder.mkdir(parents=True)
-    results = {"seconds": 1.0, "peak_memory_bytes": 2, "idle_memory_bytes": 1, "last_epoch": last_epoch}
+    results = {"seconds": 1.0, "memory_bytes": 1, "last_epoch": last_epoch | {"mean_class_accuracy": 0.5}}
     (job.folder / "results.json").write_text(json.dumps(results))
 
 
@@ -71,13 +77,15 @@ def test_the_search_takes_the_best_on_validation_with_as_many_trials_for_each(tm
     trials = make_trials(kinds, [("adam", 1e-3), ("adam", 3e-3), ("sgd", 0.1)], tmp_path)
     assert {kind: len(jobs) for kind, jobs in trials.items()} == {("bn", "bn"): 3, ("ws_gn", "est"): 3}
     jobs = trials["bn", "bn"]
-    assert all(job.recipe.micro_batch == 32 and not job.test for job in jobs)  # the test set is not read
+    on_test = make_trials(make_kinds(Recipe(select="test"), ["bn"], ["default"]), [("adam", 1e-3)], tmp_path)
+    for job in (*jobs, *on_test["bn", "bn"]):  # the test set is not read
+        assert job.recipe.micro_batch == 32 and job.recipe.select == "val" and not job.test
     finish(jobs[0], overall_accuracy=0.9, loss=0.5)
     finish(jobs[1], overall_accuracy=0.9, loss=0.4)  # as accurate, with a lower loss
     jobs[2].folder.mkdir(parents=True)
     (jobs[2].folder / "failure.json").write_text('{"error": "the training loss became nan"}')
     best, record = choose(("bn", "bn"), jobs)
-    assert (best.optimizer, best.lr) == ("adam", 3e-3)
+    assert isinstance(best, Recipe) and (best.optimizer, best.lr) == ("adam", 3e-3)
     assert [entry.get("chosen", False) for entry in record] == [False, True, False]
     assert record[2]["failure"] == "the training loss became nan"
     cells = make_grid(Recipe(), ["bn"], ["default"], [2], [0], chosen={("bn", "bn"): best})
@@ -85,8 +93,11 @@ def test_the_search_takes_the_best_on_validation_with_as_many_trials_for_each(tm
     for job in trials["ws_gn", "est"]:
         job.folder.mkdir(parents=True)
         (job.folder / "failure.json").write_text('{"error": "nan"}')
-    with pytest.raises(InputError, match="every trial of ws_gn, head est failed"):
-        choose(("ws_gn", "est"), trials["ws_gn", "est"])
+    nothing, _ = choose(("ws_gn", "est"), trials["ws_gn", "est"])
+    assert nothing == "every trial of the search failed, the last one so: nan"
+    chosen = {("bn", "bn"): best, ("ws_gn", "est"): nothing}
+    cells = make_grid(Recipe(), ["bn", "ws_gn"], ["default"], [2], [0], chosen=chosen)
+    assert [cell.refusal for cell in cells] == [None, nothing]
 
 
 # --- the table ---
@@ -94,9 +105,9 @@ def test_the_search_takes_the_best_on_validation_with_as_many_trials_for_each(tm
 
 def write_results(job: Job, accuracy: float) -> None:
     scores = {"overall_accuracy": accuracy, "mean_class_accuracy": accuracy / 2, "num_clouds": 10}
-    result = {"best": scores, "last": scores, "seconds": 250.0, "last_epoch": {}}
+    result = {"best": scores, "last": scores, "seconds": 250.0, "last_epoch": scores}
     job.folder.mkdir()
-    memory = {"peak_memory_bytes": 5_000_000, "idle_memory_bytes": 3_000_000}
+    memory = {"memory_bytes": 2_000_000}
     (job.folder / "results.json").write_text(json.dumps(result | memory))
 
 
@@ -123,7 +134,7 @@ def test_a_failed_run_is_reported_beside_the_others(tmp_path: Path) -> None:
     assert summary["best_overall_accuracy"]["values"] == [0.8]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"seconds": 1}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"seconds": 1}', '{"best": {}, "last": {}, "last_epoch": {}}'])
 def test_a_corrupted_results_file_is_one_sentence(tmp_path: Path, content: str) -> None:
     (cell,) = make_grid(Recipe(), ["ws_gn"], ["default"], [2], [0])
     (job,) = cell.jobs(tmp_path)
