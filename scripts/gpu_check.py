@@ -214,17 +214,10 @@ def check_epochs(args: Arguments, device: torch.device, record: Record) -> None:
 
 
 def make_cells(args: Arguments, device: torch.device) -> list[study.Cell]:
-<<<<<<< HEAD
     base = Recipe(dataset="modelnet10", data_root=args.data_root, epochs=args.epochs, device=str(device))
     base = replace(base, cuda_graph=device.type == "cuda")
     if args.tiny:
         base = replace(base, num_points=20, k=4, emb_dims=16, batch_size=8)
-=======
-    small: dict[str, Any] = {"num_points": 20, "k": 4, "emb_dims": 16, "batch_size": 8} if args.tiny else {}
-    base = Recipe(
-        "modelnet10", args.data_root, epochs=args.epochs, device=str(device), cuda_graph=device.type == "cuda", **small
-    )
->>>>>>> cc1827952a5ec41de8c3d5b3775ac1f9de1d3801
     seeds, batch = list(range(args.seeds)), base.batch_size
     return [
         *study.make_grid(base, ["bn"], ["default"], [2, batch], seeds, law=False),
