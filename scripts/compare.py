@@ -23,7 +23,7 @@ from dgcnn_ws.engine.pool import Job, train_all
 from dgcnn_ws.engine.recipe import OPTIMIZERS, Recipe, as_config, name_folder
 from dgcnn_ws.engine.report import markdown_table, search_table, write_csv, write_html
 from dgcnn_ws.engine.study_plots import draw_accuracy, draw_cost
-from dgcnn_ws.engine.training import check_settings
+from dgcnn_ws.engine.training import check_data, check_settings
 from dgcnn_ws.errors import InputError
 
 
@@ -125,7 +125,8 @@ def check_folders(jobs: list[Job], data: str) -> None:
     """Raise InputError for a run of other settings or data, or damaged results: before hours go into the first."""
     for job in jobs:
         if (job.folder / "config.json").exists():
-            check_settings(job.recipe, job.folder, data)
+            check_settings(job.recipe, job.folder)
+            check_data(job.folder, data)
         if job.finished:
             studies.read_results(job)
 

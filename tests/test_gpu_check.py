@@ -28,7 +28,7 @@ def test_goes_on_after_a_failing_step_and_ends_with_the_tables(
     found = findings(tmp_path)
     assert [line["step"] for line in found if "finished" in line] == list(gpu_check.STEPS)
     (failure,) = (line for line in found if "failure" in line)
-    assert failure["step"] == "epochs" and "FileExistsError" in str(failure["failure"])
+    assert failure["step"] == "epochs" and "NotADirectoryError" in str(failure["failure"])
     compared = [line["comparison"] for line in found if "comparison" in line]
     assert len(compared) > 100 and all(comparison["agrees"] for comparison in compared)  # type: ignore[index]
     names = " ".join(comparison["name"] for comparison in compared)  # type: ignore[index]

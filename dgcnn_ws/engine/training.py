@@ -115,20 +115,19 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def check_settings(recipe: Recipe, folder: Path, data: str) -> None:
-    """Raise InputError where the run in `folder` was started with other settings than `recipe`, or on other data.
-
-    Args:
-        data: the training clouds' fingerprint.
-    """
-    config = folder / "config.json"
-    content = read_json(config)
-    stored, given = as_config(from_config(content, config)), as_config(recipe)
-    if content.get("data", data) != data:
+def check_data(folder: Path, fingerprint: str) -> None:
+    """Raise InputError where the run in `folder` was started on other training clouds."""
+    if read_json(folder / "config.json").get("data", fingerprint) != fingerprint:
         raise InputError(
-            f"{folder} was trained on other data than {recipe.data_root} holds now. "
-            "Name the data set that it was started on, or choose another --name."
+            f"{folder} was started on other data than these. Name the data set that it was started on, or choose "
+            "another --name."
         )
+
+
+def check_settings(recipe: Recipe, folder: Path) -> None:
+    """Raise InputError where the run in `folder` was started with other settings than `recipe`."""
+    config = folder / "config.json"
+    stored, given = as_config(from_config(read_json(config), config)), as_config(recipe)
     for name in given:
         if name not in PLACES and stored[name] != given[name]:
             raise InputError(
@@ -160,9 +159,11 @@ class Run:
                 raise InputError("--precision 16 needs a CUDA device. Use --precision bf16 or 32.")
             if recipe.cuda_graph:
                 raise InputError("--cuda-graph needs a CUDA device. Leave it out on the CPU.")
-        if resume and (folder / "results.json").exists():
-            raise InputError(f"{folder} is finished: its results are in results.json. There is nothing to resume.")
-        if not resume and (folder / "config.json").exists():
+        if resume:
+            check_settings(recipe, folder)
+            if (folder / "results.json").exists():
+                raise InputError(f"{folder} is finished: its results are in results.json. There is nothing to resume.")
+        elif (folder / "config.json").exists():
             raise InputError(f"{folder} already holds a run. Continue it with --resume, or choose another --name.")
 
         self.task = TASKS[recipe.task]
@@ -172,7 +173,7 @@ class Run:
             for split in (train_split, select_split, "test")
         )
         if resume:
-            check_settings(recipe, folder, self.train_set.fingerprint())
+            check_data(folder, self.train_set.fingerprint())
         self.loader = Loader(
             self.train_set, recipe.batch_size, self.device, shuffle=True, drop_last=True, seed=recipe.seed
         )

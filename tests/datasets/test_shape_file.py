@@ -113,6 +113,10 @@ def test_memory_is_bounded_and_the_bound_is_lifted(monkeypatch: pytest.MonkeyPat
     with pytest.raises(MemoryError), memory_bound(1 << 28):
         np.ones(1 << 27)
     assert np.ones(1 << 27).nbytes == 1 << 30
-    monkeypatch.setattr(shape_file, "MAX_MEMORY_BYTES", 1 << 24)
+
+    def hungry(data: bytes) -> None:
+        raise MemoryError
+
+    monkeypatch.setitem(shape_file.READERS, ".npy", hungry)
     with pytest.raises(InputError, match="to be read"):
         load_points(npy(np.ones((1 << 20, 3))), PurePath("a.npy"), 100, "z", rng())

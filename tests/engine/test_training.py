@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 
@@ -143,6 +145,21 @@ def test_refuses_a_folder_in_use_and_other_settings(recipe: Recipe, tmp_path: Pa
         Run(recipe, tmp_path / "run", resume=True)
     with pytest.raises(InputError, match="no run in"):
         Run(recipe, tmp_path / "none", resume=True)
+
+
+def test_refuses_to_go_on_with_other_data(recipe: Recipe, tmp_path: Path) -> None:
+    Run(recipe, tmp_path / "run", quiet=True).train()
+    (tmp_path / "run/results.json").unlink()
+    (tmp_path / "data").mkdir()
+    folder = Path(
+        shutil.copytree(recipe.data_root / "modelnet10_ply_hdf5_2048", tmp_path / "data/modelnet10_ply_hdf5_2048")
+    )
+    moved = replace(recipe, data_root=tmp_path / "data")
+    Run(moved, tmp_path / "run", resume=True)  # the same data in another place
+    with h5py.File(folder / "ply_data_train0.h5", "r+") as file:
+        file["data"][0] += 1
+    with pytest.raises(InputError, match="started on other data"):
+        Run(moved, tmp_path / "run", resume=True)
 
 
 def test_refuses_a_damaged_place(recipe: Recipe, tmp_path: Path) -> None:

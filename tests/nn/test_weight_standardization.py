@@ -66,6 +66,17 @@ def test_formula_and_gradient(shape: tuple[int, ...], dtype: torch.dtype, tolera
     assert (weight.grad - exact).abs().max() < tolerance * exact.abs().max()
 
 
+def test_gradients_of_gradients() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(standardize_weight, (weight,))
+    cubed = torch.func.grad(lambda w: standardize_weight(w).pow(3).sum())
+    twice = torch.func.grad(lambda w: cubed(w).square().sum())(weight.detach())
+    (once,) = torch.autograd.grad(standardize_weight(weight).pow(3).sum(), weight, create_graph=True)
+    (expected,) = torch.autograd.grad(once.square().sum(), weight)
+    torch.testing.assert_close(twice, expected)
+
+
 def test_row_mean_0_and_row_std_1() -> None:
     torch.manual_seed(0)
     rows = standardize_weight(7 + 3 * torch.randn(16, 8, 3, 3)).flatten(1)
