@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from dgcnn_ws import ops
 from dgcnn_ws.engine import ragged
-from dgcnn_ws.engine.devices import keep_freed_memory, memory_bytes, peak_memory_bytes, proc_bytes, reset_peak_memory
+from dgcnn_ws.engine.devices import memory_bytes, peak_memory_bytes, proc_bytes, reset_peak_memory
 from dgcnn_ws.models import DGCNN
 from dgcnn_ws.nn.edge_conv import EdgeConv
 from dgcnn_ws.nn.norm import make_layer, norm_kind
@@ -375,7 +375,6 @@ def _peak_above_idle(setting: Setting, implementation: str) -> int:
 
 def _send_peak(connection: Connection, setting: Setting, implementation: str) -> None:
     torch.set_num_threads(setting.threads)
-    keep_freed_memory()
     connection.send(_peak_above_idle(setting, implementation))
 
 
