@@ -26,6 +26,7 @@ import tyro
 from tqdm import tqdm
 
 from dgcnn_ws.engine import benchmark, plots
+from dgcnn_ws.engine.arguments import numbers, words
 from dgcnn_ws.engine.benchmark import Setting
 from dgcnn_ws.engine.checkpoint import write_json
 from dgcnn_ws.engine.devices import describe_environment, pick_device
@@ -78,20 +79,6 @@ class Arguments:
     """Begin with the operators of one fused training step: the first norm and points, the largest batch."""
 
 
-def words(flag: str, text: str) -> list[str]:
-    parts = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not parts:
-        raise InputError(f"{flag} {text!r} is an empty list. Name at least one, with commas between.")
-    return parts
-
-
-def numbers(flag: str, text: str) -> list[int]:
-    parts = words(flag, text)
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"{flag} {text!r} must be whole numbers from 1, with commas between.")
-    return [int(part) for part in parts]
-
-
 def check(args: Arguments) -> None:
     """Raise InputError for what would otherwise fail, or be lost, after minutes."""
     for flag, value in (("--k", args.k), ("--emb-dims", args.emb_dims), ("--rounds", args.rounds)):
@@ -119,7 +106,7 @@ def check(args: Arguments) -> None:
     for flag, path in (("--json", args.json), ("--plot", args.plot)):
         if path and not path.parent.is_dir():
             raise InputError(f"{flag} {path}: there is no folder {path.parent}. Make it first.")
-    if args.plot and args.plot.suffix not in (".png", ".pdf", ".svg"):
+    if args.plot and args.plot.suffix not in plots.PICTURES:
         raise InputError(f"--plot {args.plot} must end in .png, .pdf or .svg.")
 
 

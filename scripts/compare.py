@@ -10,6 +10,7 @@ the result, so those are trained once for all micro-batches (`--no-law` trains t
 
 import shlex
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +18,11 @@ import tyro
 
 from dgcnn_ws.datasets import load_dataset
 from dgcnn_ws.engine import study as studies
+from dgcnn_ws.engine.arguments import check_folder_of, numbers, words
 from dgcnn_ws.engine.checkpoint import replacing, write_json
 from dgcnn_ws.engine.devices import describe_environment, pick_device
 from dgcnn_ws.engine.pool import Job, train_all
-from dgcnn_ws.engine.recipe import OPTIMIZERS, Recipe, as_config, name_folder
+from dgcnn_ws.engine.recipe import OPTIMIZERS, Recipe, as_config, dataset_name, name_folder
 from dgcnn_ws.engine.report import markdown_table, search_table, write_csv, write_html
 from dgcnn_ws.engine.study_plots import draw_accuracy, draw_cost
 from dgcnn_ws.engine.training import check_data, check_settings
@@ -60,13 +62,6 @@ class Arguments:
 LISTS = {"norm": "--norms", "head_norm": "--head-norms", "micro_batch": "--micro-batches"}
 
 
-def words(flag: str, text: str) -> list[str]:
-    parts = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not parts:
-        raise InputError(f"{flag} {text!r} is an empty list. Name at least one, with commas between.")
-    return parts
-
-
 def parse_trials(text: str) -> list[tuple[str, float]]:
     trials: list[tuple[str, float]] = []
     for word in words("--search", text):
@@ -95,8 +90,7 @@ def parse(arguments: list[str]) -> Arguments:
     for flag, value in (("--seeds", args.seeds), ("--jobs", args.jobs)):
         if value < 1:
             raise InputError(f"{flag} is {value}, but must be at least 1.")
-    if args.report is not None and not args.report.parent.is_dir():
-        raise InputError(f"--report {args.report}: {args.report.parent} is not a folder.")
+    check_folder_of(args.report)
     return args
 
 
@@ -117,6 +111,7 @@ def search(
     return chosen, record
 
 
+@cache
 def fingerprint(recipe: Recipe, split: str) -> str:
     return load_dataset(recipe.dataset, recipe.data_root, split, recipe.num_points).fingerprint()
 
@@ -133,18 +128,14 @@ def check_folders(jobs: list[Job], data: str) -> None:
 
 def main(arguments: list[str]) -> None:
     args = parse(arguments)
-    sizes = words("--micro-batches", args.micro_batches)
-    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
-        raise InputError(f"--micro-batches {args.micro_batches!r} must be whole numbers from 1, with commas between.")
+    sizes = numbers("--micro-batches", args.micro_batches)
     norms, head_norms = words("--norms", args.norms), words("--head-norms", args.head_norms)
     seeds = list(range(args.recipe.seed, args.recipe.seed + args.seeds))
     folder = args.out / args.name
 
     def grid(chosen: dict[studies.Kind, Recipe | str] | None = None) -> list[studies.Cell]:
         protocol = {"law": args.law, "true_small_batch": args.true_small_batch}
-        return studies.make_grid(
-            args.recipe, norms, head_norms, sorted(map(int, sizes)), seeds, chosen=chosen, **protocol
-        )
+        return studies.make_grid(args.recipe, norms, head_norms, sorted(sizes), seeds, chosen=chosen, **protocol)
 
     cells = grid()  # what is wrong with it shows now, not after the search
     kinds = studies.make_kinds(args.recipe, norms, head_norms)
@@ -163,10 +154,9 @@ def main(arguments: list[str]) -> None:
 
     summaries = [studies.summarize(cell, folder) for cell in cells]
     recipe = kinds[0]
-    dataset = recipe.data_root.resolve().name if recipe.dataset == "folder" else recipe.dataset
     batch = "batch = micro-batch" if args.true_small_batch else f"batch {recipe.batch_size}"
     result = {
-        "title": f"{dataset}, {recipe.num_points} points, {recipe.epochs} epochs, {batch}",
+        "title": f"{dataset_name(recipe)}, {recipe.num_points} points, {recipe.epochs} epochs, {batch}",
         "command": shlex.join(["python", "main.py", "compare", *arguments]),
         "settings": {name: value for name, value in as_config(recipe).items() if name not in LISTS}
         | {name: value for name, value in asdict(args).items() if name not in ("recipe", "out", "report")},

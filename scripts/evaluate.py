@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from dgcnn_ws.engine import plots
+from dgcnn_ws.engine.arguments import check_folder_of
 from dgcnn_ws.engine.checkpoint import restore_model, write_json
 from dgcnn_ws.engine.devices import pick_device
 from dgcnn_ws.engine.evaluation import Scores
@@ -65,9 +66,7 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"--votes {args.votes} and --batch-size {args.batch_size} must be at least 1.")
     if args.plot and args.plot.suffix.lower() not in plots.PICTURES:
         raise InputError(f"--plot {args.plot} is no picture that can be drawn. End it in {', '.join(plots.PICTURES)}.")
-    for file in (args.json, args.plot):  # before the work, not after it
-        if file and not file.parent.is_dir():
-            raise InputError(f"{file.parent} is not a folder, so {file.name} cannot be written there. Make it first.")
+    check_folder_of(args.json, args.plot)
     model, recipe, class_names = restore_model(args.checkpoint)
     task = TASKS[recipe.task]
     dataset = task.load(recipe.dataset, args.data_root or recipe.data_root, args.split, recipe.num_points)

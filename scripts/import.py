@@ -12,6 +12,7 @@ import tyro
 
 from dgcnn_ws.datasets.hdf5 import read_lines
 from dgcnn_ws.datasets.published import MODELNET40
+from dgcnn_ws.engine.arguments import check_folder_of
 from dgcnn_ws.engine.checkpoint import check_model, load_tensors, save_checkpoint
 from dgcnn_ws.engine.public_weights import sizes, translate
 from dgcnn_ws.engine.recipe import Recipe, as_config, complete
@@ -64,8 +65,7 @@ def main(arguments: list[str]) -> None:
             select="test",
         )
     )
-    if not args.out.parent.is_dir():
-        raise InputError(f"{args.out.parent} is not a folder, so {args.out.name} cannot be written there.")
+    check_folder_of(args.out)
     check_model(args.file, recipe, num_classes, weights)
     content = {"config": as_config(recipe), "class_names": class_names, "epoch": 0, "model": weights}
     save_checkpoint(args.out, content)

@@ -12,11 +12,12 @@ import tyro
 
 from dgcnn_ws.datasets import DATASETS
 from dgcnn_ws.datasets.statistics import Duplicates, bounds, count_classes, find_duplicates, read_stored
+from dgcnn_ws.engine.arguments import check_folder_of
 from dgcnn_ws.engine.checkpoint import write_json
 from dgcnn_ws.engine.contact_sheet import draw_contact_sheet
+from dgcnn_ws.engine.plots import PICTURES
 from dgcnn_ws.errors import InputError
 
-PICTURES = (".png", ".pdf", ".svg")
 SHOWN = 10  # groups of duplicates in the report; --json has all
 
 
@@ -89,9 +90,7 @@ def main(arguments: list[str]) -> None:
     args = tyro.cli(Arguments, prog="main.py inspect", args=arguments, description=__doc__)
     if args.picture and args.picture.suffix.lower() not in PICTURES:
         raise InputError(f"--picture {args.picture} cannot be drawn. End it in {', '.join(PICTURES)}.")
-    for file in (args.json, args.picture):  # before the work, not after it
-        if file and not file.parent.is_dir():
-            raise InputError(f"{file.parent} is not a folder, so {file.name} cannot be written there. Make it first.")
+    check_folder_of(args.json, args.picture)
     folder = locate(args.dataset, args.data_root)
     splits, class_names = read_stored(folder)
     num_points = splits["train"].points.shape[1]

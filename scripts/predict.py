@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dgcnn_ws.datasets.shape_file import READERS, check_axis, load_points, read_bytes
 from dgcnn_ws.engine import plots
+from dgcnn_ws.engine.arguments import SKIPPED_SOME, check_folder_of
 from dgcnn_ws.engine.checkpoint import restore_model, write_json
 from dgcnn_ws.engine.devices import pick_device
 from dgcnn_ws.engine.prediction import predict
@@ -23,7 +24,6 @@ from dgcnn_ws.errors import InputError
 STORED_POINTS = 2048  # what training data is normalised over, before the first num_points are taken
 MAX_POINTS = 1 << 16
 MAX_PICTURES = 12
-SKIPPED_SOME = 3
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,7 @@ def check(args: Arguments) -> None:
         raise InputError(f"--top {args.top} and --batch-size {args.batch_size} must be at least 1, --seed at least 0.")
     if args.picture and args.picture.suffix.lower() not in plots.PICTURES:
         raise InputError(f"--picture {args.picture} cannot be drawn. End it in {', '.join(plots.PICTURES)}.")
-    for file in (args.json, args.picture):
-        if file and not file.parent.is_dir():
-            raise InputError(f"{file.parent} is not a folder, so {file.name} cannot be written there. Make it first.")
+    check_folder_of(args.json, args.picture)
 
 
 def list_files(paths: tuple[Path, ...]) -> list[Path]:

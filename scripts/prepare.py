@@ -13,8 +13,7 @@ from typing import Annotated
 import tyro
 
 from dgcnn_ws.datasets.prepare import Settings, prepare
-
-SKIPPED_SOME = 3
+from dgcnn_ws.engine.arguments import SKIPPED_SOME
 
 
 @dataclass(frozen=True)

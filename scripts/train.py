@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from dgcnn_ws.engine.checkpoint import read_json
-from dgcnn_ws.engine.recipe import Recipe, complete, from_config, name_folder
+from dgcnn_ws.engine.recipe import Recipe, complete, dataset_name, from_config, name_folder
 from dgcnn_ws.engine.training import Run
 
 
@@ -29,9 +29,8 @@ def parse(arguments: list[str], recipe: Recipe) -> Arguments:
 def run_name(recipe: Recipe) -> str:
     micro_batch = recipe.micro_batch or recipe.batch_size
     recipe = name_folder(recipe)
-    dataset = recipe.data_root.resolve().name if recipe.dataset == "folder" else recipe.dataset
     network = recipe.task if recipe.task == "segment" else recipe.preset
-    return f"{dataset}-{network}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}"
+    return f"{dataset_name(recipe)}-{network}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}"
 
 
 def main(arguments: list[str]) -> None:

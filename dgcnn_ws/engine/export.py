@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
+from dgcnn_ws.engine.arguments import check_folder_of
 from dgcnn_ws.engine.files import replacing
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.convert import fuse
@@ -84,8 +85,7 @@ def export(
     path = Path(path)
     if path.suffix not in FORMATS:
         raise InputError(f"{path} is of no known format. End it in {' or '.join(FORMATS)}.")
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent} is not a folder, so {path.name} cannot be written there. Make it first.")
+    check_folder_of(path)
     write, load = FORMATS[path.suffix]
     if path.suffix == ".onnx":
         require("onnx", "onnxscript", "onnxruntime")

@@ -147,6 +147,11 @@ def name_folder(recipe: Recipe) -> Recipe:
     return replace(recipe, dataset="folder", data_root=folder)
 
 
+def dataset_name(recipe: Recipe) -> str:
+    """Return what to call the recipe's data: its name, or its folder's."""
+    return recipe.data_root.resolve().name if recipe.dataset == "folder" else recipe.dataset
+
+
 def complete(recipe: Recipe) -> Recipe:
     """Return the recipe with every gap filled in from its preset and norm. Raises InputError for a bad value."""
     recipe = name_folder(recipe)
