@@ -17,7 +17,7 @@ demo: .venv/ready
 	    --num-points 256 --k 10 --emb-dims 256 --epochs 6
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: .venv/ready
 	$(BIN)/ruff check .

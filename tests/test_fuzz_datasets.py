@@ -29,7 +29,7 @@ def hang(content: bytes, folder: Path) -> None:
 
 
 def hoard(content: bytes, folder: Path) -> None:
-    np.ones(100 << 20, np.uint8)
+    np.ones(200 << 20, np.uint8)
 
 
 def obey(content: bytes, folder: Path) -> None:
@@ -53,7 +53,7 @@ def accept(content: bytes, folder: Path) -> None:
     [
         (crash, "DIED with exit code -9"),
         (hang, "HUNG"),
-        (hoard, "TOOK 1"),
+        (hoard, "TOOK "),
         (obey, "EXECUTED "),
         (stumble, "KeyError: "),
         (refuse, REFUSED),
