@@ -168,7 +168,7 @@ def main(arguments: list[str]) -> None:
     table = markdown_table(summaries)
     with replacing(folder / "study.md") as temporary:
         temporary.write_text(table + "\n")
-    write_csv(summaries, folder / "study.csv")
+    write_csv(summaries, folder / "study.csv", folder / "runs.csv")
     print(f"\n{table}\n\naccuracies in % on test, mean ± standard deviation over seeds; see {folder}/")
     if any(row["runs"] for row in summaries):
         draw_accuracy(summaries, str(result["title"]), folder / "study.png")

@@ -69,18 +69,25 @@ def markdown_table(summaries: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_csv(summaries: list[dict[str, Any]], path: Path) -> None:
-    """Write a line for each finished run: fractions, seconds and bytes, nothing rounded."""
+def write_csv(summaries: list[dict[str, Any]], cells: Path, runs: Path) -> None:
+    """Write a line for each cell with mean and standard deviation, and one for each finished run.
+
+    Fractions, seconds and bytes, nothing rounded; a cell without runs has empty figures.
+    """
     names = [*COLUMNS, *(name.replace("_", "_by_batch_statistics_", 1) for name in COLUMNS)]
     names += ["seconds_per_epoch", "memory_bytes"]
-    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["norm", "head_norm", "micro_batches", "run", *names])
-        for row in summaries:
-            sizes = " ".join(map(str, row["micro_batches"]))
-            for i, run in enumerate(row["runs"]):
-                values = [row[name]["values"][i] if name in row else "" for name in names]
-                writer.writerow([row["norm"], row["head_norm"], sizes, run, *values])
+    spread_names = [f"{name}_{part}" for name in names for part in ("mean", "std")]
+    of_cells: list[list[Any]] = [["norm", "head_norm", "micro_batches", "num_runs", *spread_names]]
+    of_runs: list[list[Any]] = [["norm", "head_norm", "micro_batches", "run", *names]]
+    for row in summaries:
+        start = [row["norm"], row["head_norm"], " ".join(map(str, row["micro_batches"]))]
+        spreads = [row.get(name, {}) for name in names]
+        of_cells.append([*start, len(row["runs"]), *(spread.get(s) for spread in spreads for s in ("mean", "std"))])
+        for i, run in enumerate(row["runs"]):
+            of_runs.append([*start, run, *(spread["values"][i] if spread else None for spread in spreads)])
+    for path, lines in ((cells, of_cells), (runs, of_runs)):
+        with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+            csv.writer(file).writerows(lines)
 
 
 def search_table(record: list[dict[str, Any]]) -> str:

@@ -63,14 +63,22 @@ def test_the_table(rows: list[dict[str, Any]]) -> None:
     assert "chosen ON THE TEST SET" in on_test
 
 
-def test_the_csv_has_a_line_a_run(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    write_csv(rows, tmp_path / "a.csv")
-    with open(tmp_path / "a.csv", newline="") as file:
+def test_one_csv_has_a_line_a_cell_and_one_a_line_a_run(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    cells, runs = tmp_path / "cells.csv", tmp_path / "runs.csv"
+    without_runs = {"norm": "bn", "head_norm": "bn", "micro_batches": [1], "runs": []}
+    write_csv([without_runs, *rows[1:3], rows[4]], cells, runs)
+    with open(runs, newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["norm"], line["micro_batches"], float(line["best_overall_accuracy"])) for line in lines] == [
         ("bn", "2", 0.8), ("bn", "2", 0.9), ("bn", "32", 0.8), ("bn", "32", 0.9),
         ("ws_gn", "1 2 32", 0.8), ("ws_gn", "1 2 32", 0.9),
     ]  # fmt: skip
+    with open(cells, newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["num_runs"] for line in lines] == ["0", "2", "2", "2"]
+    assert lines[0]["best_overall_accuracy_mean"] == lines[0]["seconds_per_epoch_std"] == ""
+    assert float(lines[1]["best_overall_accuracy_mean"]) == pytest.approx(0.85)
+    assert float(lines[1]["best_overall_accuracy_std"]) == pytest.approx(0.1 / 2**0.5)
 
 
 def test_the_search_marks_what_it_chose() -> None:
