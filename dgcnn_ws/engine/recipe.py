@@ -147,6 +147,12 @@ def name_folder(recipe: Recipe) -> Recipe:
     return replace(recipe, dataset="folder", data_root=folder)
 
 
+def check_data_root(dataset: str, data_root: Path) -> None:
+    """Raise InputError where a data root is named beside a data set that is a folder's path, so would go unread."""
+    if dataset not in DATASETS and FolderClouds.find(dataset) and data_root != Recipe.data_root:
+        raise InputError(f"--data-root {data_root} is not for a data set given by its path, {dataset}: leave one out.")
+
+
 def dataset_name(recipe: Recipe) -> str:
     """Return what to call the recipe's data: its name, or its folder's."""
     return recipe.data_root.resolve().name if recipe.dataset == "folder" else recipe.dataset
