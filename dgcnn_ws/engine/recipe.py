@@ -1,6 +1,7 @@
 """A run's settings: what the command line asks for, the presets that fill the gaps, the schedule they imply."""
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -130,7 +131,7 @@ def _one_of(flag: str, value: str, choices: Any) -> None:
 
 
 def _at_least(flag: str, value: float, least: float) -> None:
-    if not (value >= least and math.isfinite(value)):
+    if not least <= value <= sys.float_info.max:  # integers go on beyond that, where `isfinite` overflows
         raise InputError(f"{flag} is {value}, but must be at least {least}.")
 
 
@@ -245,7 +246,7 @@ def from_config(config: Any, source: Path) -> Recipe:
         if not isinstance(config, dict) or name not in config:
             raise InputError(f"the settings in {source} lack {name!r}: they are not from this program, or too old.")
         value, expected = config[name], type(example)
-        if expected is float and type(value) is int:
+        if expected is float and type(value) is int and abs(value) <= sys.float_info.max:
             value = float(value)
         if type(value) is not expected:
             raise InputError(f"the setting {name!r} in {source} is {value!r}, not of type {expected.__name__}.")
