@@ -113,7 +113,7 @@ def _log_axis(axes: Axes) -> None:
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     if high < 4 * low:
-        ticks = MaxNLocator(6, steps=(1, 2, 5, 10)).tick_values(low, high)
+        ticks = np.array(MaxNLocator(6, steps=(1, 2, 5, 10)).tick_values(low, high))
     else:
         decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)))
         ticks = np.outer(decades, (1, 2, 5)).ravel() if high < 100 * low else decades
