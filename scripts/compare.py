@@ -22,7 +22,7 @@ from dgcnn_ws.engine.arguments import check_folder_of, numbers, words
 from dgcnn_ws.engine.checkpoint import replacing, write_json
 from dgcnn_ws.engine.devices import describe_environment, pick_device
 from dgcnn_ws.engine.pool import Job, train_all
-from dgcnn_ws.engine.recipe import OPTIMIZERS, Recipe, as_config, dataset_name, name_folder
+from dgcnn_ws.engine.recipe import OPTIMIZERS, Recipe, as_config, check_data_root, dataset_name, name_folder
 from dgcnn_ws.engine.report import markdown_table, search_table, write_csv, write_html
 from dgcnn_ws.engine.study_plots import draw_accuracy, draw_cost
 from dgcnn_ws.engine.training import check_data, check_settings
@@ -81,6 +81,7 @@ def parse_trials(text: str) -> list[tuple[str, float]]:
 def parse(arguments: list[str]) -> Arguments:
     default = Arguments(Recipe())
     args = tyro.cli(Arguments, prog="main.py compare", args=arguments, default=default, description=__doc__)
+    check_data_root(args.recipe.dataset, args.recipe.data_root)
     args = replace(args, recipe=name_folder(args.recipe))
     for name, flag in LISTS.items():
         if getattr(args.recipe, name) != getattr(default.recipe, name):

@@ -17,7 +17,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -27,9 +27,10 @@ import trimesh
 import tyro
 
 import dgcnn_ws
+from dgcnn_ws.datasets.frame import Frame
 from dgcnn_ws.datasets.shape_file import READERS, load_points
 from dgcnn_ws.datasets.shape_source import find_entries, open_zip, read_member
-from dgcnn_ws.engine.checkpoint import check_model, load_tensors, restore_model
+from dgcnn_ws.engine.checkpoint import check_model, load_tensors, restore_frame, restore_model
 from dgcnn_ws.engine.devices import peak_memory_bytes, proc_bytes, reset_peak_memory
 from dgcnn_ws.engine.prediction import predict
 from dgcnn_ws.engine.public_weights import sizes, translate
@@ -93,6 +94,7 @@ def valid_files(kind: str) -> list[bytes]:
     content: dict[str, Any] = public_names(state)
     if kind == "checkpoint":
         content = {"config": as_config(RECIPE), "class_names": ["a", "b", "c"], "model": state}
+        content["frame"] = asdict(Frame())
     files = [_torch_saved(c, new) for c in (content, content, content | {"extra": Executed()}) for new in (True, False)]
     return [*files, pickle.dumps(Executed())]
 
@@ -222,6 +224,7 @@ def use(kind: str, data: bytes, path: Path) -> None:
             read_member(path, entry.path)
     elif kind == "checkpoint":
         model, _, _ = restore_model(path)
+        restore_frame(path)
         predict(model, [np.random.default_rng(0).normal(size=(64, 3))], CPU)
     else:
         weights = translate(load_tensors(path))

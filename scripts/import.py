@@ -10,12 +10,12 @@ from typing import Annotated
 
 import tyro
 
-from dgcnn_ws.datasets.hdf5 import read_lines
+from dgcnn_ws.datasets.hdf5 import can_name_classes, read_lines
 from dgcnn_ws.datasets.published import MODELNET40
 from dgcnn_ws.engine.arguments import check_folder_of
 from dgcnn_ws.engine.checkpoint import check_model, load_tensors, save_checkpoint
 from dgcnn_ws.engine.public_weights import sizes, translate
-from dgcnn_ws.engine.recipe import Recipe, as_config, complete
+from dgcnn_ws.engine.recipe import Recipe, as_config, check_data_root, complete
 from dgcnn_ws.errors import InputError
 
 
@@ -24,7 +24,7 @@ class Arguments:
     file: Annotated[Path, tyro.conf.Positional]
     """The public checkpoint."""
     out: Path
-    """File to write."""
+    """File to write; it must not exist."""
     num_points: int = 1024
     """Points of a cloud that it was trained with."""
     k: int = 20
@@ -37,11 +37,23 @@ class Arguments:
     """Text file of class names, one a line, in the order of the labels. Default: ModelNet40's 40."""
 
 
+def read_names(path: Path) -> list[str]:
+    """Return the class names in a text file. Raises InputError where it is missing, or they cannot be told apart."""
+    if not path.is_file():
+        raise InputError(f"--classes {path} does not exist.")
+    names = read_lines(path)
+    if not can_name_classes(names):
+        raise InputError(f"--classes {path} must list printable class names, one a line, none of them twice.")
+    return names
+
+
 def main(arguments: list[str]) -> None:
     args = tyro.cli(Arguments, prog="main.py import", args=arguments, description=__doc__)
-    if args.classes and not args.classes.is_file():
-        raise InputError(f"--classes {args.classes} does not exist.")
-    class_names = read_lines(args.classes) if args.classes else list(MODELNET40.class_names)
+    if args.out.exists():
+        raise InputError(f"{args.out} already exists. Choose another --out, or delete it first.")
+    check_folder_of(args.out)
+    check_data_root(args.dataset, args.data_root)
+    class_names = read_names(args.classes) if args.classes else list(MODELNET40.class_names)
     state = load_tensors(args.file)
     try:
         weights = translate(state)
@@ -50,8 +62,8 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"{args.file} cannot be imported: {error}") from error
     if num_classes != len(class_names):
         raise InputError(
-            f"{args.file} tells {num_classes} classes apart, but there are {len(class_names)} names. "
-            "Name them with --classes."
+            f"{args.file} tells {num_classes} classes apart, but {args.classes or 'ModelNet40'} names "
+            f"{len(class_names)}. Name them with --classes, in the order of the labels."
         )
     recipe = complete(
         Recipe(
@@ -65,7 +77,6 @@ def main(arguments: list[str]) -> None:
             select="test",
         )
     )
-    check_folder_of(args.out)
     check_model(args.file, recipe, num_classes, weights)
     content = {"config": as_config(recipe), "class_names": class_names, "epoch": 0, "model": weights}
     save_checkpoint(args.out, content)

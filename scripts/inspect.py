@@ -16,6 +16,7 @@ from dgcnn_ws.engine.arguments import check_folder_of
 from dgcnn_ws.engine.checkpoint import write_json
 from dgcnn_ws.engine.contact_sheet import draw_contact_sheet
 from dgcnn_ws.engine.plots import PICTURES
+from dgcnn_ws.engine.recipe import check_data_root
 from dgcnn_ws.errors import InputError
 
 SHOWN = 10  # groups of duplicates in the report; --json has all
@@ -91,6 +92,7 @@ def main(arguments: list[str]) -> None:
     if args.picture and args.picture.suffix.lower() not in PICTURES:
         raise InputError(f"--picture {args.picture} cannot be drawn. End it in {', '.join(PICTURES)}.")
     check_folder_of(args.json, args.picture)
+    check_data_root(args.dataset, args.data_root)
     folder = locate(args.dataset, args.data_root)
     splits, class_names = read_stored(folder)
     num_points = splits["train"].points.shape[1]

@@ -1,11 +1,11 @@
 """`python main.py predict CHECKPOINT FILE ...`: the classes of shapes in files, or in all files of a folder.
 
-Reads off, obj, ply, stl, glb, npy, npz, xyz, txt and pts. Every shape is brought into the frame of the training data:
-zero mean, in the unit sphere, y up, and as many points as the network was trained with.
+Reads off, obj, ply, stl, glb, npy, npz, xyz, txt and pts. Every shape is treated as `prepare` treated the network's
+training data, which the checkpoint knows: the axis that points up, the points drawn, zero mean, unit sphere.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,15 +13,15 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from dgcnn_ws.datasets.frame import Frame
 from dgcnn_ws.datasets.shape_file import READERS, check_axis, load_points, read_bytes
 from dgcnn_ws.engine import plots
 from dgcnn_ws.engine.arguments import SKIPPED_SOME, check_folder_of
-from dgcnn_ws.engine.checkpoint import restore_model, write_json
+from dgcnn_ws.engine.checkpoint import restore_frame, restore_model, write_json
 from dgcnn_ws.engine.devices import pick_device
 from dgcnn_ws.engine.prediction import predict
 from dgcnn_ws.errors import InputError
 
-STORED_POINTS = 2048  # what training data is normalised over, before the first num_points are taken
 MAX_POINTS = 1 << 16
 MAX_PICTURES = 12
 
@@ -32,10 +32,11 @@ class Arguments:
     """best.pt or last.pt of a run, or an imported checkpoint."""
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Files of shapes, or folders of them."""
-    up: str = "z"
-    """Axis that points up in the files: z (ModelNet's .off) | y (glTF, the HDF5 files)."""
+    up: str | None = None
+    """Axis that points up in the files: z | y. Default: as `prepare` was told; z where the training data did not
+    come from `prepare`."""
     num_points: int | None = None
-    """Points drawn from a mesh, or from a cloud that has more. Default: as in training."""
+    """Points that the network sees of a mesh, or of a cloud that has more. Default: as in training."""
     top: int = 5
     """Classes to show of each shape."""
     seed: int = 0
@@ -51,7 +52,8 @@ class Arguments:
 
 
 def check(args: Arguments) -> None:
-    check_axis(args.up)
+    if args.up is not None:
+        check_axis(args.up)
     if args.top < 1 or args.batch_size < 1 or args.seed < 0:
         raise InputError(f"--top {args.top} and --batch-size {args.batch_size} must be at least 1, --seed at least 0.")
     if args.picture and args.picture.suffix.lower() not in plots.PICTURES:
@@ -70,10 +72,10 @@ def list_files(paths: tuple[Path, ...]) -> list[Path]:
     return files
 
 
-def load(path: Path, args: Arguments, num_points: int, k: int) -> np.ndarray:
+def load(path: Path, frame: Frame, num_points: int, k: int, seed: int) -> np.ndarray:
     """Return a file's cloud (N, 3). Raises InputError where it cannot be read, or has fewer than k points."""
-    rng = np.random.default_rng(args.seed)
-    points = load_points(read_bytes(path), path, max(num_points, STORED_POINTS), args.up, rng)[:num_points]
+    drawn = max(num_points, frame.num_points)  # and normalised, before the first num_points are taken
+    points = load_points(read_bytes(path), path, drawn, frame.up, np.random.default_rng(seed))[:num_points]
     if len(points) < k:
         raise InputError(f"{path} has {len(points)} points, but each of this network's needs {k} neighbours.")
     return points
@@ -100,9 +102,12 @@ def main(arguments: list[str]) -> int:
     model, recipe, class_names = restore_model(args.checkpoint)
     if recipe.task != "classify":
         raise InputError(f"{args.checkpoint} segments clouds into parts; predict needs a classifier's checkpoint.")
-    num_points = args.num_points or recipe.num_points
+    num_points = recipe.num_points if args.num_points is None else args.num_points
     if not recipe.k <= num_points <= MAX_POINTS:
         raise InputError(f"--num-points {num_points} must lie between the network's k, {recipe.k}, and {MAX_POINTS}.")
+    frame = restore_frame(args.checkpoint)
+    if args.up is not None:
+        frame = replace(frame, up=args.up)
     model.to(device)
     answers: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
@@ -112,7 +117,7 @@ def main(arguments: list[str]) -> int:
             clouds: dict[Path, np.ndarray] = {}
             for path in files[start : start + args.batch_size]:
                 try:
-                    clouds[path] = load(path, args, num_points, recipe.k)
+                    clouds[path] = load(path, frame, num_points, recipe.k, args.seed)
                 except InputError as error:
                     skipped.append({"file": str(path), "reason": str(error)})
                 bar.update()
@@ -129,7 +134,7 @@ def main(arguments: list[str]) -> int:
     if not answers:
         raise InputError("none of the files could be read.")
     print("\n".join(table(answers)))
-    print(f"files read with {args.up} up" + (f"; {len(skipped)} could not be read" if skipped else ""))
+    print(f"files read with {frame.up} up" + (f"; {len(skipped)} could not be read" if skipped else ""))
     if args.json:
         write_json(args.json, {"checkpoint": str(args.checkpoint), "predictions": answers, "skipped": skipped})
     if args.picture:

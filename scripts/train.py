@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from dgcnn_ws.engine.checkpoint import read_json
-from dgcnn_ws.engine.recipe import Recipe, complete, dataset_name, from_config, name_folder
+from dgcnn_ws.engine.recipe import Recipe, check_data_root, complete, dataset_name, from_config, name_folder
 from dgcnn_ws.engine.training import Run
 
 
@@ -35,6 +35,7 @@ def run_name(recipe: Recipe) -> str:
 
 def main(arguments: list[str]) -> None:
     parsed = parse(arguments, Recipe())
+    check_data_root(parsed.recipe.dataset, parsed.recipe.data_root)
     folder = parsed.out / (parsed.name or run_name(parsed.recipe))
     if parsed.resume:  # what the user left out is what the run was started with
         config = folder / "config.json"

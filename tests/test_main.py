@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 from torch import nn
 
 from dgcnn_ws.datasets import FolderClouds, load_dataset
-from dgcnn_ws.engine.checkpoint import restore_model
+from dgcnn_ws.engine.checkpoint import load_checkpoint, restore_model
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # main.py and scripts/ are run from a checkout, not installed
@@ -295,6 +296,65 @@ def test_a_cloud_is_predicted_as_it_was_trained(
     assert torch.allclose(found, expected, atol=1e-4)
 
 
+def test_predict_repeats_what_prepare_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Standing and lying rods differ by their axis alone: files with y up get evaluate's answers without a flag."""
+    rng = np.random.default_rng(0)
+    for class_name, axis in (("lying", 2), ("standing", 1)):
+        for split, count in (("train", 14), ("test", 6)):
+            (tmp_path / "files" / class_name / split).mkdir(parents=True)
+            for i in range(count):
+                extents = rng.uniform(0.8, 1.2, 3)
+                extents[axis] *= 8
+                mesh = trimesh.creation.box(extents=extents)
+                mesh.export(tmp_path / f"files/{class_name}/{split}/{i}.{('off', 'obj', 'ply', 'stl')[i % 4]}")
+    run(capsys, "prepare", tmp_path / "files", "--out", tmp_path / "set", "--num-points", 100, "--up", "y", "--jobs", 1)
+    small = ["--num-points", 64, "--k", 5, "--emb-dims", 32, "--batch-size", 5, "--epochs", 6, "--augment", "none"]
+    run(capsys, "train", "--dataset", tmp_path / "set", *small, "--dropout", 0.0, "--out", tmp_path, "--name", "run")
+    best = tmp_path / "run/best.pt"
+    assert load_checkpoint(best)["frame"] == {"up": "y", "num_points": 100, "normalization": "unit_sphere"}
+
+    run(capsys, "evaluate", best, "--json", tmp_path / "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_text())["confusion"] == [[6, 0], [0, 6]]
+    tests = [tmp_path / "files" / name / "test" for name in ("lying", "standing")]
+
+    def predicted(checkpoint: Path, *flags: str) -> list[str]:
+        code, _, err = run(capsys, "predict", checkpoint, *tests, *flags, "--json", tmp_path / "a.json")
+        assert code == 0, err
+        answers = json.loads((tmp_path / "a.json").read_text())["predictions"]
+        return [f"{Path(answer['file']).parts[-3]} is {next(iter(answer['classes']))}" for answer in answers]
+
+    right = ["lying is lying"] * 6 + ["standing is standing"] * 6
+    wrong = ["lying is standing"] * 6 + ["standing is lying"] * 6
+    assert predicted(best) == right == predicted(best, "--up", "y")
+    assert predicted(best, "--up", "z") == wrong, "a flag wins"
+    content = load_checkpoint(best)
+    frame = content.pop("frame")
+    for older in (content, content | {"frame": None}):
+        torch.save(older, tmp_path / "older.pt")
+        assert predicted(tmp_path / "older.pt") == wrong, "where nothing is known z is up, as before"
+    torch.save(content | {"frame": frame | {"normalization": "box"}}, tmp_path / "foreign.pt")
+    code, _, err = run(capsys, "predict", tmp_path / "foreign.pt", *tests)
+    assert code == 2 and err.count("\n") == 1 and "should say normalization unit_sphere" in err
+
+
+def test_a_folders_path_and_a_data_root_exclude_each_other(
+    own_shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "set"
+    run(capsys, "prepare", own_shapes, "--out", data, "--num-points", 48, "--up", "y", "--jobs", 1)
+    before = sorted(tmp_path.rglob("*"))
+    for command in (
+        ["train", "--dataset", data, "--out", tmp_path],
+        ["compare", "--dataset", data, "--out", tmp_path],
+        ["import", "a.t7", "--out", tmp_path / "a.pt", "--dataset", data],
+        ["inspect", data],
+    ):
+        code, _, err = run(capsys, *command, "--data-root", tmp_path)
+        assert code == 2 and err.count("\n") == 1
+        assert f"--data-root {tmp_path} is not for a data set given by its path, {data}" in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_import_then_evaluate_and_predict(
     public_dgcnn: Callable[..., nn.Module], easy_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,10 +364,19 @@ def test_import_then_evaluate_and_predict(
     (tmp_path / "names.txt").write_text("ball\npole\nsheet\n")
     command = ["import", tmp_path / "model.t7", "--out", tmp_path / "model.pt", "--num-points", 48, "--k", 5]
     code, _, err = run(capsys, *command)
-    assert code == 2 and "tells 3 classes apart, but there are 40 names" in err
+    assert code == 2 and "tells 3 classes apart, but ModelNet40 names 40" in err
+    for names in ("ball\npole\nball\n", "ball\npole\na\x1b[31mb\n", "\n"):
+        (tmp_path / "wrong.txt").write_text(names)
+        code, _, err = run(capsys, *command, "--classes", tmp_path / "wrong.txt")
+        assert code == 2 and err.count("\n") == 1 and "printable class names, one a line, none of them twice" in err
     command += ["--classes", tmp_path / "names.txt", "--dataset", "modelnet10", "--data-root", easy_root]
     code, out, err = run(capsys, *command)
     assert code == 0, err
+    for there in (tmp_path / "model.pt", tmp_path / "model.t7", tmp_path):
+        content = there.read_bytes() if there.is_file() else b""
+        code, _, err = run(capsys, *command, "--out", there)
+        assert code == 2 and err == f"error: {there} already exists. Choose another --out, or delete it first.\n"
+        assert not there.is_file() or there.read_bytes() == content
     code, out, err = run(capsys, "evaluate", tmp_path / "model.pt", "--json", tmp_path / "scores.json")
     assert code == 0 and "ON THE TEST SET" in out and "11 of 11 clouds" in out
     test = load_dataset("modelnet10", easy_root, "test", 48)
@@ -319,9 +388,10 @@ def test_import_then_evaluate_and_predict(
     assert code == 0 and "cloud.npy" in out
 
     torch.save(state | {"module.conv9.weight": torch.zeros(1)}, tmp_path / "other.t7")
-    code, _, err = run(capsys, *["import", tmp_path / "other.t7", *command[2:]])
+    code, _, err = run(capsys, *["import", tmp_path / "other.t7", "--out", tmp_path / "other.pt", *command[4:]])
     assert code == 2 and err.count("\n") == 1 and "'module.conv9.weight' is no name" in err
     fewer = {name: value for name, value in state.items() if name != "module.linear2.bias"}
     torch.save(fewer, tmp_path / "other.t7")
-    code, _, err = run(capsys, *["import", tmp_path / "other.t7", *command[2:]])
+    code, _, err = run(capsys, *["import", tmp_path / "other.t7", "--out", tmp_path / "other.pt", *command[4:]])
     assert code == 2 and err.count("\n") == 1 and "lacks" in err
+    assert not (tmp_path / "other.pt").exists()

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -34,13 +35,22 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
+def can_name_classes(names: list[Any]) -> bool:
+    """Whether `names` are printable words, at least one, and no two the same."""
+    return (
+        bool(names)
+        and all(isinstance(name, str) and name.isprintable() for name in names)
+        and len(set(names)) == len(names)
+    )
+
+
 def read_class_names(folder: Path) -> list[str]:
     """Class names in label order from `shape_names.txt`."""
     path = folder / "shape_names.txt"
     if not path.is_file():
         raise InputError(f"{path} is missing, so labels have no names; restore the file from the data set's archive.")
     names = read_lines(path)
-    if not names or len(set(names)) < len(names) or not all(name.isprintable() for name in names):
+    if not can_name_classes(names):
         raise InputError(f"{path} must list distinct printable class names, one a line; restore it from the archive.")
     return names
 

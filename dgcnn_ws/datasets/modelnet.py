@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dgcnn_ws.datasets.frame import Frame, read_frame
 from dgcnn_ws.datasets.hdf5 import LAYOUT_SUFFIX, list_files, read_class_names, read_clouds
 from dgcnn_ws.errors import InputError
 
@@ -39,6 +40,8 @@ class PointClouds(Dataset[tuple[Tensor, int]]):
         self.labels = labels.to(torch.int64)
         self.class_names = class_names
         self.split = split
+
+    frame: Frame | None = None  # how files became these clouds, where that is known
 
     @property
     def targets(self) -> Tensor:
@@ -104,6 +107,7 @@ class HDF5Clouds(PointClouds):
             raise InputError(f"num_points={num_points} leaves no cloud; ask for at least 1 point.")
         folder = self.locate(root)
         class_names = read_class_names(folder)
+        self.frame = read_frame(folder)
         files = list_files(folder, "test" if split == "test" else "train")
         points, labels = read_clouds(files, num_points, class_names)
         self.rows = np.arange(len(labels))  # of the split's clouds in its files

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+from dgcnn_ws.datasets.frame import MAX_POINTS, UNIT_SPHERE
 from dgcnn_ws.datasets.modelnet import validation_mask
 from dgcnn_ws.datasets.shape_file import check_axis, load_points
 from dgcnn_ws.datasets.shape_source import SPLITS, Entry, find_entries, read_member
@@ -163,10 +164,10 @@ def prepare(source: Path, out: Path, settings: Settings, jobs: int = 1, strict: 
     """
     if out.exists():
         raise InputError(f"{out} already exists. Choose another --out, or delete it first.")
-    if settings.num_points < 1 or jobs < 1 or settings.seed < 0:
+    if not 1 <= settings.num_points <= MAX_POINTS or jobs < 1 or settings.seed < 0:
         raise InputError(
-            f"--num-points {settings.num_points} and --jobs {jobs} must be at least 1, and --seed {settings.seed} "
-            "at least 0."
+            f"--num-points {settings.num_points} must lie between 1 and {MAX_POINTS}, --jobs {jobs} be at least 1, and "
+            f"--seed {settings.seed} at least 0."
         )
     check_axis(settings.up)
     entries = find_entries(source)
@@ -198,7 +199,8 @@ def prepare(source: Path, out: Path, settings: Settings, jobs: int = 1, strict: 
             writer.flush()
             if not writer.files:
                 raise InputError(f"{source} gives no {split} cloud: {len(report.skipped)} files cannot be read.")
-        content = {"source": source.name, "settings": vars(settings), "skipped": report.skipped}
+        recorded = vars(settings) | {"normalization": UNIT_SPHERE}  # what `read_frame` looks for
+        content = {"source": source.name, "settings": recorded, "skipped": report.skipped}
         (built / "prepare.json").write_text(json.dumps(content, indent=1) + "\n")
         built.rename(out)
     return report

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from dgcnn_ws.datasets.clouds import read_npy, read_npz, read_text
+from dgcnn_ws.datasets.frame import AXES
 from dgcnn_ws.datasets.memory_bound import memory_bound
 from dgcnn_ws.datasets.meshes import Shape, read_glb, read_obj, read_off, read_ply, read_stl
 from dgcnn_ws.datasets.shapes import normalize
@@ -25,7 +26,6 @@ READERS: dict[str, Callable[[bytes], Shape]] = {
     ".txt": read_text,
     ".pts": read_text,
 }
-AXES = ("z", "y")
 MAX_FILE_BYTES = 1 << 29
 MAX_MEMORY_BYTES = 4 << 30
 

@@ -28,7 +28,8 @@ def list_names(source: Path) -> list[PurePosixPath]:
         found = (Path(folder, file) for folder, _, files in os.walk(source) for file in files)
         names = [PurePosixPath(path.relative_to(source).as_posix()) for path in found]
     elif source.suffix.lower() == ".zip" and source.is_file():
-        names = [PurePosixPath(info.filename) for info in open_zip(source).infolist() if not info.is_dir()]
+        # Not `is_dir`, which raises where a member has no name.
+        names = [PurePosixPath(name) for name in open_zip(source).namelist() if not name.endswith("/")]
         for name in names:
             if name.is_absolute() or ".." in name.parts:
                 raise InputError(f"{source}: {str(name)!r} leads out of the archive, which is refused.")

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dgcnn_ws.datasets.frame import Frame, frame_of
+from dgcnn_ws.datasets.hdf5 import can_name_classes
 from dgcnn_ws.datasets.memory_bound import memory_bound
 from dgcnn_ws.engine.files import replacing as replacing  # for those who write a run's other files
 from dgcnn_ws.engine.recipe import Recipe, build_model, from_config
@@ -71,9 +73,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     expected = {"config": dict, "class_names": list, "model": dict}
     if not isinstance(content, dict) or any(not isinstance(content.get(k), t) for k, t in expected.items()):
         raise InputError(f"{path} is not a checkpoint of dgcnn_ws: it lacks {', '.join(expected)}.")
-    names = content["class_names"]
-    if not names or not all(isinstance(name, str) and name.isprintable() for name in names):
-        raise InputError(f"{path} is damaged: its class names are not printable words.")
+    if not can_name_classes(content["class_names"]):
+        raise InputError(f"{path} is damaged: its class names are not distinct printable words.")
     return content
 
 
@@ -91,6 +92,15 @@ def restore_model(path: Path) -> tuple[nn.Module, Recipe, list[str]]:
     model = build_model(recipe, num_classes, len(parts))
     model.load_state_dict(content["model"])
     return model, recipe, content["class_names"]
+
+
+def restore_frame(path: Path) -> Frame:
+    """Return how the data that trained a checkpoint were prepared; the usual way where it does not say.
+
+    Raises InputError as `load_checkpoint` does, and where that is damaged.
+    """
+    values = load_checkpoint(path).get("frame")
+    return Frame() if values is None else frame_of(values, path)
 
 
 def check_model(path: Path, recipe: Recipe, num_classes: int, weights: dict[str, Any], num_parts: int = 0) -> None:

@@ -1,6 +1,7 @@
 """A run's settings: what the command line asks for, the presets that fill the gaps, the schedule they imply."""
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -130,7 +131,7 @@ def _one_of(flag: str, value: str, choices: Any) -> None:
 
 
 def _at_least(flag: str, value: float, least: float) -> None:
-    if not (value >= least and math.isfinite(value)):
+    if not least <= value <= sys.float_info.max:  # integers go on beyond that, where `isfinite` overflows
         raise InputError(f"{flag} is {value}, but must be at least {least}.")
 
 
@@ -145,6 +146,12 @@ def name_folder(recipe: Recipe) -> Recipe:
             f"--dataset {recipe.dataset!r} is unknown. Choose one of {known}, or a folder that main.py prepare wrote."
         )
     return replace(recipe, dataset="folder", data_root=folder)
+
+
+def check_data_root(dataset: str, data_root: Path) -> None:
+    """Raise InputError where a data root is named beside a data set that is a folder's path, so would go unread."""
+    if dataset not in DATASETS and FolderClouds.find(dataset) and data_root != Recipe.data_root:
+        raise InputError(f"--data-root {data_root} is not for a data set given by its path, {dataset}: leave one out.")
 
 
 def dataset_name(recipe: Recipe) -> str:
@@ -239,7 +246,7 @@ def from_config(config: Any, source: Path) -> Recipe:
         if not isinstance(config, dict) or name not in config:
             raise InputError(f"the settings in {source} lack {name!r}: they are not from this program, or too old.")
         value, expected = config[name], type(example)
-        if expected is float and type(value) is int:
+        if expected is float and type(value) is int and abs(value) <= sys.float_info.max:
             value = float(value)
         if type(value) is not expected:
             raise InputError(f"the setting {name!r} in {source} is {value!r}, not of type {expected.__name__}.")

@@ -388,6 +388,7 @@ class Run:
             "config": as_config(self.recipe),
             "class_names": self.train_set.class_names,
             "part_names": self.part_names,
+            "frame": asdict(self.train_set.frame) if self.train_set.frame else None,
             "epoch": self.epoch,
             "model": self.model.state_dict(),
         }

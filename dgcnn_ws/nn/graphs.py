@@ -53,10 +53,17 @@ def nearest_sources(
     Args:
         sources, targets: (P, C), (Q, C).
         source_batch, target_batch: each point's cloud, ascending; None where there is one cloud alone.
+
+    Raises InputError where only one of the two has several clouds.
     """
     if k < 1:
         raise InputError(f"k={k} neighbours make no graph; k is at least 1.")
     if source_batch is None or target_batch is None:
+        for name, batch in (("sources", source_batch), ("targets", target_batch)):
+            if batch is not None and (batch[1:] != batch[:-1]).any():
+                raise InputError(
+                    f"batch names the clouds of the {name} alone: give it for sources and targets, or neither."
+                )
         source_batch, target_batch = (x.new_zeros(len(x), dtype=torch.long) for x in (sources, targets))
     edges = []
     for cloud in target_batch.unique().tolist():

@@ -85,6 +85,8 @@ class _GraphBlock(EdgeBlock):
             sources, targets: (E,), ordered by target.
             sizes: how many targets each cloud has; its statistics are those of the edges that end in it.
         """
+        if not len(sources):
+            return self._zeros(pair[1])
         degrees = torch.bincount(targets, minlength=len(pair[1]))
         edges = [count for part in degrees.split(sizes) if (count := int(part.sum()))]
         y = self._first_layer(pair, sources, targets)
@@ -195,13 +197,13 @@ class DynamicEdgeConv(_GraphBlock):
     def extra_repr(self) -> str:
         return f"k={self.k}, {super().extra_repr()}"
 
-    def forward(self, x: Points, batch: Tensor | tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Points, batch: Tensor | tuple[Tensor | None, Tensor | None] | None = None) -> Tensor:
         pair = self._pair(x)
         if len(pair[1]) == 0:
             return self._zeros(pair[1])
         source_batch, target_batch = (batch, batch) if batch is None or isinstance(batch, Tensor) else batch
         sizes = cloud_sizes(target_batch, len(pair[1]))
-        if pair[0] is not pair[1]:
+        if pair[0] is not pair[1] or source_batch is not target_batch:
             cloud_sizes(source_batch, len(pair[0]))
             sources, targets = nearest_sources(pair[0].detach(), pair[1].detach(), source_batch, target_batch, self.k)
             return self._on_graph(pair, sources, targets, sizes)

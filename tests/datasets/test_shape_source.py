@@ -76,6 +76,18 @@ def test_layouts_that_cannot_be_understood(tmp_path: Path, names: list[str], mes
         find_entries(fill(tmp_path, names, False))
 
 
+def test_folders_and_nameless_members_of_an_archive_are_no_shapes(tmp_path: Path) -> None:
+    source = fill(tmp_path, ["a/1.off", "a/2.off/", "??", "b/1.off"], True)
+    data = bytearray(source.read_bytes())
+    entry = data.rindex(b"??")  # in the list of members at the end
+    data[entry - 46 + 28 : entry - 46 + 30] = bytes(2)  # the name's length
+    data[entry - 46 + 32 : entry - 46 + 34] = bytes([2, 0])  # its two bytes are a comment then
+    source.write_bytes(data)
+    with zipfile.ZipFile(source) as archive:
+        assert "" in archive.namelist()
+    assert [str(entry.path) for entry in find_entries(source)] == ["a/1.off", "b/1.off"]
+
+
 def test_sources_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(InputError, match="not a zip file"):

@@ -157,8 +157,13 @@ def test_weights_that_take_less_memory_than_they_say(
         ({"class_names": ["a", 2, "c"]}, "class names"),
         ({"class_names": ["a", "\x1b[2J", "c"]}, "class names"),
         ({"class_names": []}, "class names"),
+        ({"class_names": ["a", "b", "a"]}, "class names"),
         ({"config": as_config(RECIPE) | {"emb_dims": 1 << 62}}, "describe no network|another architecture"),
         ({"config": as_config(RECIPE) | {"emb_dims": 1 << 40}}, "another architecture"),
+        ({"config": as_config(RECIPE) | {"emb_dims": 10**100}}, "describe no network"),
+        ({"config": as_config(RECIPE) | {"k": 10**600}}, "k"),
+        ({"config": as_config(RECIPE) | {"lr": 10**600}}, "lr"),
+        ({"config": as_config(RECIPE) | {"norm": 10**600}}, "norm"),
     ],
 )
 def test_damaged_settings(tmp_path: Path, content: dict[str, object], change: dict[str, object], message: str) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from dgcnn_ws.engine.report import markdown_table, search_table, write_csv, write_html
 from dgcnn_ws.engine.study_plots import draw_accuracy, draw_cost
@@ -112,3 +115,53 @@ def test_a_study_of_one_micro_batch_and_of_several(tmp_path: Path, sizes: list[i
     rows = [row(tmp_path, "bn", [size]) for size in sizes] + [row(tmp_path, "ws_gn", sizes)]
     draw_accuracy(rows, "a study", tmp_path / "study.png")
     assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved, drawn and laid out."""
+    figures: list[Figure] = []
+
+    def draw(figure: Figure, path: Path) -> None:
+        FigureCanvasAgg(figure).draw()
+        figures.append(figure)
+
+    monkeypatch.setattr("dgcnn_ws.engine.study_plots.save", draw)
+    return figures
+
+
+def is_drawn(text: Text, figure: Figure) -> bool:
+    """Whether a text is seen: matplotlib keeps ticks outside of the axis, without drawing them."""
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+            if text in (tick.label1, tick.label2):
+                return bool(text.get_visible() and low <= tick.get_loc() <= high)
+    return bool(text.get_visible())
+
+
+@pytest.mark.parametrize("costs", [(0, 0), (41, 41.9), (13, 105), (0.02, 4e4)])
+def test_no_text_of_a_crowded_picture_covers_another(
+    tmp_path: Path, shown: list[Figure], costs: tuple[float, float]
+) -> None:
+    sizes = [1, 2, 4, 8, 16, 32]
+    kinds = [(norm, head) for norm in ("bn", "ws_bn", "gn", "ws_gn", "ws_bcn") for head in ("bn", "est")]
+    rows = []
+    for i, (norm, head) in enumerate(kinds):
+        for j, size in enumerate(sizes):
+            cost = spread(costs[0] + (costs[1] - costs[0]) * (i * len(sizes) + j) / 59)
+            change = {"head_norm": head, "seconds_per_epoch": cost, "memory_bytes": cost}
+            rows.append(row(tmp_path, norm, [size], **change))
+    draw_cost(rows, "a study", tmp_path / "cost.png")
+    draw_accuracy(rows, "a study", tmp_path / "study.png")
+    draw_accuracy([r for r in rows if r["micro_batches"] == [8]], "a study", tmp_path / "study.png")
+    for figure in shown:
+        boxes = [
+            text.get_window_extent() for text in figure.findobj(Text) if text.get_text() and is_drawn(text, figure)
+        ]
+        assert len(boxes) > 20 and all(len(axes.get_xticks()) > 1 for axes in figure.axes)
+        page = figure.bbox.padded(1)
+        for i, box in enumerate(boxes):
+            assert page.containsx(box.x0) and page.containsx(box.x1)
+            assert page.containsy(box.y0) and page.containsy(box.y1)
+            assert not box.padded(-1).count_overlaps(boxes[i + 1 :])

@@ -201,6 +201,23 @@ def test_dynamic_bipartite_takes_each_targets_nearest_sources() -> None:
     assert module((x, y)).shape == (len(y), 12)
 
 
+def test_clouds_named_for_one_side_only() -> None:
+    """Without the other side's clouds, edges would run from one cloud into the next."""
+    (x, x_batch), (y, y_batch) = points(), points((5, 3, 8, 2, 4))
+    module = ready(DynamicEdgeConv(C_IN, WIDTHS, K, "ws_gn", groups=GROUPS))
+    for pair, batch in (
+        ((x, y), (x_batch, None)),
+        ((x, y), (None, y_batch)),
+        (x, (x_batch, None)),
+        (x, (None, x_batch)),
+    ):
+        with pytest.raises(InputError, match="alone: give it for sources and targets, or neither"):
+            module(pair, batch)
+    one = torch.full((len(x),), 7)  # a single cloud has one meaning, named or not
+    torch.testing.assert_close(module((x, y), (one, None)), module((x, y)))
+    torch.testing.assert_close(module(x, (x_batch, x_batch.clone())), module(x, x_batch))
+
+
 @pytest.mark.parametrize("norm", ["ws_gn", None])
 def test_no_edges_and_no_points(norm: str | None) -> None:
     static, dynamic = EdgeConv(C_IN, WIDTHS, norm), DynamicEdgeConv(C_IN, WIDTHS, K, norm)
@@ -208,6 +225,7 @@ def test_no_edges_and_no_points(norm: str | None) -> None:
     assert (static(x, torch.empty(2, 0, dtype=torch.long)) == 0).all()
     assert static(x[:0], torch.empty(2, 0, dtype=torch.long)).shape == (0, 12)
     assert dynamic(x[:0], torch.empty(0, dtype=torch.long)).shape == (0, 12)
+    assert (dynamic((x[:0], x)) == 0).all(), "targets without a source"
     assert dynamic(x[:1]).shape == (1, 12), "a cloud of one point is its own neighbour"
 
 
