@@ -227,6 +227,15 @@ def as_config(recipe: Recipe) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(recipe).items()}
 
 
+def other_setting(stored: Recipe, given: Recipe) -> str | None:
+    """Return the first setting, beside places, in which two recipes differ, as `--lr 0.1, not 0.2`."""
+    one, other = as_config(stored), as_config(given)
+    for name in other:
+        if name not in PLACES and one[name] != other[name]:
+            return f"--{name.replace('_', '-')} {one[name]}, not {other[name]}"
+    return None
+
+
 def from_config(config: Any, source: Path) -> Recipe:
     """Return the recipe that `as_config` wrote and `source` held; nothing about `config` is trusted.
 
