@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from dgcnn_ws.engine.checkpoint import write_json
-from dgcnn_ws.engine.devices import proc_bytes
+from dgcnn_ws.engine.devices import family, proc_bytes
 from dgcnn_ws.engine.plots import save
 
 FIELDS = ("seconds", "rss_mb", "files", "threads")
@@ -38,15 +37,6 @@ class Arguments:
     """Seconds between two samples."""
     out: Path = Path("runs/soak")
     """Folder for what is measured."""
-
-
-def family(pid: int) -> Iterator[int]:
-    """Yield a process and all that it started."""
-    yield pid
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # a thread that has ended
-            for child in children.read_text().split():
-                yield from family(int(child))
 
 
 def sample(pid: int) -> tuple[float, int, int]:

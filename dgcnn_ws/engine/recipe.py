@@ -81,10 +81,12 @@ class Recipe:
     """Arithmetic: 32 | bf16 | 16 (CUDA only). Statistics and neighbour search stay float32."""
     cuda_graph: bool = False
     """Record a micro-batch's passes as a CUDA graph and replay them: faster where micro-batches are small."""
+    deterministic: bool = False
+    """On CUDA, take only algorithms that give the same bits at each run, slower ones where need be. The CPU's do."""
 
 
 # What may differ between a run and its resumption: where things are, not what is computed.
-PLACES = ("data_root", "device", "cuda_graph")
+PLACES = ("data_root", "device", "cuda_graph", "deterministic")
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,8 @@ def _check(recipe: Recipe) -> None:
         _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 1)
     for name in ("lr", "weight_decay", "warmup_epochs", "dropout", "label_smoothing", "seed"):
         _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 0)
+    if recipe.seed >= 2**63:
+        raise InputError(f"--seed {recipe.seed} is too large: torch's generators take 63 bits.")
     if recipe.dropout >= 1 or recipe.label_smoothing > 1:
         raise InputError(
             f"--dropout {recipe.dropout} and --label-smoothing {recipe.label_smoothing} are probabilities: "
@@ -261,7 +265,11 @@ def from_config(config: Any, source: Path) -> Recipe:
     return recipe
 
 
-BEFORE = {"task": "classify", "cuda_graph": False}  # what a setting was before there was a choice
+BEFORE = {
+    "task": "classify",
+    "cuda_graph": False,
+    "deterministic": False,
+}  # what a setting was before there was a choice
 _EXAMPLE = as_config(complete(Recipe()))
 
 

@@ -43,6 +43,7 @@ from dgcnn_ws.engine.devices import (
     peak_memory_bytes,
     pick_device,
     reset_peak_memory,
+    use_deterministic_algorithms,
 )
 from dgcnn_ws.engine.evaluation import evaluate_by_batch_statistics, uses_batch_statistics
 from dgcnn_ws.engine.files import remove_leftovers
@@ -150,6 +151,8 @@ class Run:
         self, recipe: Recipe, folder: Path, resume: bool = False, quiet: bool = False, test: bool = True
     ) -> None:
         self.recipe, self.folder, self.quiet, self.test = recipe, folder, quiet, test
+        if recipe.deterministic:
+            use_deterministic_algorithms()
         self.device = pick_device(recipe.device)
         if self.device.type == "cpu":
             if recipe.precision == "16":
@@ -283,7 +286,9 @@ class Run:
         """Add the gradients of one micro-batch: cloud (micro_batch, 3, N), target (micro_batch, ...)."""
         logits = self.task.logits(self.model, cloud, target)  # (micro_batch, num_classes, ...)
         answers = self.task.answers(target)  # (micro_batch, ...)
-        loss = F.cross_entropy(logits, answers, label_smoothing=self.recipe.label_smoothing, reduction="sum")
+        rows = logits.movedim(1, -1).flatten(0, -2)  # an answer each: for more axes CUDA adds in any order
+        smoothing = self.recipe.label_smoothing
+        loss = F.cross_entropy(rows, answers.flatten(), label_smoothing=smoothing, reduction="sum")
         self.fabric.backward(loss / (self.recipe.batch_size * self.answers_per_cloud))
         correct = (logits.detach().argmax(1) == answers).sum()
         self.sums += torch.stack([loss.detach(), correct])
