@@ -1,5 +1,6 @@
 """`python main.py train`: train a network; everything the run makes lies in its folder."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +8,10 @@ from typing import Annotated
 import tyro
 
 from dgcnn_ws.engine.checkpoint import read_json
+from dgcnn_ws.engine.pool import claim
 from dgcnn_ws.engine.recipe import Recipe, check_data_root, complete, dataset_name, from_config, name_folder
 from dgcnn_ws.engine.training import Run
+from dgcnn_ws.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,12 @@ def main(arguments: list[str]) -> None:
     recipe = complete(parsed.recipe)
     dataset = recipe.data_root if recipe.dataset == "folder" else recipe.dataset
     print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {dataset}")
-    results = Run(recipe, folder, parsed.resume).train()
+    run = Run(recipe, folder, parsed.resume)
+    # Of several processes that train one network together, the first alone writes.
+    with claim(folder) if run.fabric.is_global_zero else nullcontext(True) as mine:
+        if not mine:
+            raise InputError(f"another process is training {folder}. Wait for its end, or choose another --name.")
+        results = run.train()
     if recipe.select == "test":
         print("best.pt was chosen ON THE TEST SET: its score is not an honest estimate.")
     for which in ("best", "last"):

@@ -24,6 +24,12 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
+    """Write a line of JSON a record to `path` in one step."""
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
 def read_json(path: Path) -> Any:
     """Return the JSON in `path`. Raises InputError where it is missing or damaged."""
     try:
@@ -57,8 +63,10 @@ def load_tensors(path: Path) -> Any:
             if zipfile.is_zipfile(io.BytesIO(data)):  # torch would unpack compressed tensors of any size
                 with zipfile.ZipFile(io.BytesIO(data)) as archive:
                     unpacked = sum(member.file_size for member in archive.infolist())
-                if unpacked > len(data):
-                    raise ValueError("tensors are stored as they are, so they cannot be larger than the file")
+                    if unpacked > len(data):
+                        raise ValueError("tensors are stored as they are, so they cannot be larger than the file")
+                    if archive.testzip() is not None:  # torch does not compare the sums
+                        raise ValueError("bytes have changed since they were written")
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler meets arbitrary bytes with any exception
         raise InputError(f"{path} is not a checkpoint: it is damaged, or something else.") from error

@@ -1,11 +1,12 @@
 """Where a run computes, and what it says about the machine."""
 
 import ctypes
+import os
 import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,15 @@ def proc_bytes(path: str, field: str) -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
 
 
+def family(pid: int) -> Iterator[int]:
+    """Yield the ids of a process and of all that it started, on Linux."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # a thread that has ended
+            for child in children.read_text().split():
+                yield from family(int(child))
+
+
 def _libc(name: str) -> Callable[..., int] | None:
     """Return a function of the C library where it has one of that name: glibc's below are on Linux only."""
     return getattr(ctypes.CDLL(None), name, None)
@@ -53,6 +63,13 @@ def keep_freed_memory() -> None:
     if (mallopt := _libc("mallopt")) is not None:
         mallopt(M_MMAP_THRESHOLD, 2**30)
         mallopt(M_TRIM_THRESHOLD, 2**30)
+
+
+def use_deterministic_algorithms() -> None:
+    """Let torch take, in this process, only algorithms whose bits repeat; where it has none it raises RuntimeError."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA's first product starts
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def memory_bytes(device: torch.device) -> int:

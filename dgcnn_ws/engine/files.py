@@ -24,3 +24,9 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what processes that were killed within `replacing` left in `folder`; none may be writing there now."""
+    for path in folder.glob(".*.*.[0-9]*"):
+        path.unlink(missing_ok=True)

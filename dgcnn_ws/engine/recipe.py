@@ -82,10 +82,12 @@ class Recipe:
     """Arithmetic: 32 | bf16 | 16 (CUDA only). Statistics and neighbour search stay float32."""
     cuda_graph: bool = False
     """Record a micro-batch's passes as a CUDA graph and replay them: faster where micro-batches are small."""
+    deterministic: bool = False
+    """On CUDA, take only algorithms that give the same bits at each run, slower ones where need be. The CPU's do."""
 
 
 # What may differ between a run and its resumption: where things are, not what is computed.
-PLACES = ("data_root", "device", "cuda_graph")
+PLACES = ("data_root", "device", "cuda_graph", "deterministic")
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,8 @@ def _check(recipe: Recipe) -> None:
         _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 1)
     for name in ("lr", "weight_decay", "warmup_epochs", "dropout", "label_smoothing", "seed"):
         _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 0)
+    if recipe.seed >= 2**63:
+        raise InputError(f"--seed {recipe.seed} is too large: torch's generators take 63 bits.")
     if recipe.dropout >= 1 or recipe.label_smoothing > 1:
         raise InputError(
             f"--dropout {recipe.dropout} and --label-smoothing {recipe.label_smoothing} are probabilities: "
@@ -234,6 +238,15 @@ def as_config(recipe: Recipe) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(recipe).items()}
 
 
+def other_setting(stored: Recipe, given: Recipe) -> str | None:
+    """Return the first setting, beside places, in which two recipes differ, as `--lr 0.1, not 0.2`."""
+    one, other = as_config(stored), as_config(given)
+    for name in other:
+        if name not in PLACES and one[name] != other[name]:
+            return f"--{name.replace('_', '-')} {one[name]}, not {other[name]}"
+    return None
+
+
 def from_config(config: Any, source: Path) -> Recipe:
     """Return the recipe that `as_config` wrote and `source` held; nothing about `config` is trusted.
 
@@ -259,7 +272,11 @@ def from_config(config: Any, source: Path) -> Recipe:
     return recipe
 
 
-BEFORE = {"task": "classify", "cuda_graph": False}  # what a setting was before there was a choice
+BEFORE = {
+    "task": "classify",
+    "cuda_graph": False,
+    "deterministic": False,
+}  # what a setting was before there was a choice
 _EXAMPLE = as_config(complete(Recipe()))
 
 

@@ -61,7 +61,8 @@ def evaluate_parts(
         lambda points, targets: model(points, targets[:, 0]), model, dataset, batch_size, device, votes, seed
     ):
         parts = targets[:, 1:]
-        loss += F.nll_loss(log_probabilities, parts, reduction="sum") / parts.shape[1]
+        rows = log_probabilities.movedim(1, -1).flatten(0, 1)  # a point each: else CUDA adds in any order
+        loss += F.nll_loss(rows, parts.flatten(), reduction="sum") / parts.shape[1]
         confusion.update(log_probabilities, parts)
         ious.append(cloud_iou(log_probabilities.argmax(1), parts, table[targets[:, 0]]).double())
     of_parts = scores_from_confusion(confusion.compute().cpu(), dataset.part_names, loss.item() / len(dataset))

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,10 @@ from dgcnn_ws.engine.checkpoint import (
     check_weights,
     load_checkpoint,
     read_json,
-    replacing,
     restore_model,
     save_checkpoint,
     write_json,
+    write_lines,
 )
 from dgcnn_ws.engine.cuda_graph import Replay
 from dgcnn_ws.engine.devices import (
@@ -43,10 +43,11 @@ from dgcnn_ws.engine.devices import (
     peak_memory_bytes,
     pick_device,
     reset_peak_memory,
+    use_deterministic_algorithms,
 )
 from dgcnn_ws.engine.evaluation import evaluate_by_batch_statistics, uses_batch_statistics
+from dgcnn_ws.engine.files import remove_leftovers
 from dgcnn_ws.engine.recipe import (
-    PLACES,
     PRECISIONS,
     Recipe,
     as_config,
@@ -54,6 +55,7 @@ from dgcnn_ws.engine.recipe import (
     build_optimizer,
     from_config,
     learning_rate,
+    other_setting,
 )
 from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.errors import InputError
@@ -90,6 +92,7 @@ class Progress:
     best_epoch: int = 0
     loss_sum: float = 0.0  # over the answers of the epoch so far: one a cloud, or one a point
     num_correct: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)  # the lines of metrics.jsonl
 
 
 def seed_of(*numbers: int) -> int:
@@ -127,13 +130,8 @@ def check_data(folder: Path, fingerprint: str) -> None:
 def check_settings(recipe: Recipe, folder: Path) -> None:
     """Raise InputError where the run in `folder` was started with other settings than `recipe`."""
     config = folder / "config.json"
-    stored, given = as_config(from_config(read_json(config), config)), as_config(recipe)
-    for name in given:
-        if name not in PLACES and stored[name] != given[name]:
-            raise InputError(
-                f"{folder} was started with --{name.replace('_', '-')} {stored[name]}, not {given[name]}. "
-                "Go on with its own settings, or choose another --name."
-            )
+    if other := other_setting(from_config(read_json(config), config), recipe):
+        raise InputError(f"{folder} was started with {other}. Go on with its own settings, or choose another --name.")
 
 
 class Run:
@@ -153,6 +151,8 @@ class Run:
         self, recipe: Recipe, folder: Path, resume: bool = False, quiet: bool = False, test: bool = True
     ) -> None:
         self.recipe, self.folder, self.quiet, self.test = recipe, folder, quiet, test
+        if recipe.deterministic:
+            use_deterministic_algorithms()
         self.device = pick_device(recipe.device)
         if self.device.type == "cpu":
             if recipe.precision == "16":
@@ -286,7 +286,9 @@ class Run:
         """Add the gradients of one micro-batch: cloud (micro_batch, 3, N), target (micro_batch, ...)."""
         logits = self.task.logits(self.model, cloud, target)  # (micro_batch, num_classes, ...)
         answers = self.task.answers(target)  # (micro_batch, ...)
-        loss = F.cross_entropy(logits, answers, label_smoothing=self.recipe.label_smoothing, reduction="sum")
+        rows = logits.movedim(1, -1).flatten(0, -2)  # an answer each: for more axes CUDA adds in any order
+        smoothing = self.recipe.label_smoothing
+        loss = F.cross_entropy(rows, answers.flatten(), label_smoothing=smoothing, reduction="sum")
         self.fabric.backward(loss / (self.recipe.batch_size * self.answers_per_cloud))
         correct = (logits.detach().argmax(1) == answers).sum()
         self.sums += torch.stack([loss.detach(), correct])
@@ -299,10 +301,10 @@ class Run:
         self.progress.loss_sum += loss
         self.progress.num_correct += int(correct)
 
-    def _require_finite(self, name: str, loss: float) -> None:
-        if not math.isfinite(loss):
+    def _require_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
             raise InputError(
-                f"the {name} became {loss} around step {self.progress.step} of {self.folder}. "
+                f"the {name} became {value} around step {self.progress.step} of {self.folder}. "
                 "Lower --lr or add --warmup-epochs, under another --name."
             )
 
@@ -325,16 +327,18 @@ class Run:
             "clouds_per_second": epoch * clouds / progress.seconds,
             "peak_memory_bytes": progress.peak_memory_bytes,
         }
-        with open(self.folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(metrics) + "\n")
+        progress.history.append(metrics)
         for name, value in metrics.items():
             if isinstance(value, float):
                 board.add_scalar(name, value, epoch)
         progress.loss_sum, progress.num_correct = 0.0, 0
         if scores.criterion > progress.best_accuracy:
             progress.best_accuracy, progress.best_epoch = scores.criterion, epoch
-            self._save("best.pt")
+        # last.pt decides what has happened; the others follow from it, here or when a killed run goes on.
         self._save("last.pt")
+        if progress.best_epoch == epoch:
+            self._save("best.pt")
+        write_lines(self.folder / "metrics.jsonl", progress.history)
         if not self.quiet:
             bar.write(
                 f"epoch {epoch:3d}  train loss {metrics['train_loss']:.3f} OA {metrics['train_accuracy']:.1%}  "
@@ -354,9 +358,8 @@ class Run:
                 by_batch = evaluate_by_batch_statistics(model, self.test_set, size, self.device)
                 results[f"{name}_by_batch_statistics"] = by_batch.as_json()
         clouds = self.progress.step * self.recipe.batch_size
-        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
         results |= {
-            "last_epoch": json.loads(lines[-1]),
+            "last_epoch": self.progress.history[-1],
             "seconds": self.progress.seconds,
             "clouds_per_second": clouds / self.progress.seconds,
             "peak_memory_bytes": self.progress.peak_memory_bytes,
@@ -377,11 +380,24 @@ class Run:
             environment = describe_environment(self.device)
             content = as_config(self.recipe) | {"data": self.train_set.fingerprint(), "environment": environment}
             write_json(self.folder / "config.json", content)
-        lines = self.folder / "metrics.jsonl"
-        if lines.exists():  # epochs after the last checkpoint will be trained, and written, again
-            kept = lines.read_text().splitlines()[: self.epoch]
-            with replacing(lines) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in kept))
+        remove_leftovers(self.folder)
+        self._check_best()
+        write_lines(self.folder / "metrics.jsonl", self.progress.history)
+
+    def _check_best(self) -> None:
+        """Make sure that best.pt holds the epoch that last.pt says is the best one."""
+        path, best = self.folder / "best.pt", self.progress.best_epoch
+        try:
+            found = load_checkpoint(path).get("epoch") if best else best
+        except InputError:
+            found = None
+        if found != best and self.progress.step == best * len(self.loader):  # killed between the two
+            self._save("best.pt")
+        elif found != best:
+            raise InputError(
+                f"{path} is missing or damaged: epoch {best} should lie there. Put a copy of it there, or train anew "
+                "under another --name; last.pt is whole."
+            )
 
     def _save(self, name: str) -> None:
         content = {
@@ -393,6 +409,7 @@ class Run:
             "model": self.model.state_dict(),
         }
         if name == "last.pt":
+            self._require_finite("sum of the weights", float(sum(p.detach().sum() for p in self.model.parameters())))
             content["optimizer"] = self.optimizer.state_dict()
             content["scaler"] = self.fabric.strategy.precision.state_dict()
             content["progress"] = asdict(self.progress)
@@ -401,11 +418,16 @@ class Run:
     def _restore(self) -> None:
         path = self.folder / "last.pt"
         content = load_checkpoint(path)
+        if other := other_setting(from_config(content["config"], path), self.recipe):
+            raise InputError(f"{path} was trained with {other} as config.json says: put its own config.json back.")
         check_weights(path, self.model.state_dict(), content["model"])
         try:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.fabric.strategy.precision.load_state_dict(content["scaler"])
             self.progress = Progress(**content["progress"])
+            if not self.progress.history:  # a checkpoint from when only metrics.jsonl had it
+                lines = (self.folder / "metrics.jsonl").read_text().splitlines()[: self.epoch]
+                self.progress.history = [json.loads(line) for line in lines]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} cannot be resumed: its optimizer or place is missing or damaged.") from error
