@@ -81,10 +81,15 @@ class Recipe:
     """Arithmetic: 32 | bf16 | 16 (CUDA only). Statistics and neighbour search stay float32."""
     cuda_graph: bool = False
     """Record a micro-batch's passes as a CUDA graph and replay them: faster where micro-batches are small."""
+    stream: bool = False
+    """Read clouds from the files as they are used: for data sets that memory does not hold. The order and the
+    results are those of clouds in memory."""
+    stream_buffer: int = 256
+    """Memory for the clouds that --stream reads ahead, in MB."""
 
 
 # What may differ between a run and its resumption: where things are, not what is computed.
-PLACES = ("data_root", "device", "cuda_graph")
+PLACES = ("data_root", "device", "cuda_graph", "stream", "stream_buffer")
 
 
 @dataclass(frozen=True)
@@ -191,12 +196,14 @@ def _check(recipe: Recipe) -> None:
                 f"--task segment needs a data set whose points are labelled, and {recipe.dataset} is none. "
                 f"Choose one of {', '.join(PART_DATASETS)}."
             )
+        if recipe.stream:
+            raise InputError("--task segment has no --stream: its data lie in memory. Leave it out.")
     _one_of("--head-norm", recipe.head_norm, HEAD_NORMS)
     _one_of("--optimizer", recipe.optimizer, OPTIMIZERS)
     _one_of("--augment", recipe.augment, AUGMENTATIONS)
     _one_of("--select", recipe.select, ("val", "test"))
     _one_of("--precision", recipe.precision, PRECISIONS)
-    for name in ("groups", "batch_size", "micro_batch", "epochs", "num_points", "k", "emb_dims"):
+    for name in ("groups", "batch_size", "micro_batch", "epochs", "num_points", "k", "emb_dims", "stream_buffer"):
         _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 1)
     for name in ("lr", "weight_decay", "warmup_epochs", "dropout", "label_smoothing", "seed"):
         _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 0)
@@ -252,7 +259,8 @@ def from_config(config: Any, source: Path) -> Recipe:
     return recipe
 
 
-BEFORE = {"task": "classify", "cuda_graph": False}  # what a setting was before there was a choice
+BEFORE: dict[str, Any] = {"task": "classify", "cuda_graph": False}
+BEFORE |= {"stream": False, "stream_buffer": 256}  # what a setting was before there was a choice
 _EXAMPLE = as_config(complete(Recipe()))
 
 
