@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from dgcnn_ws.datasets import load_dataset
 from dgcnn_ws.engine import study as studies
 from dgcnn_ws.engine.arguments import check_folder_of, numbers, words
 from dgcnn_ws.engine.checkpoint import replacing, write_json
@@ -25,6 +24,7 @@ from dgcnn_ws.engine.pool import Job, train_all
 from dgcnn_ws.engine.recipe import OPTIMIZERS, Recipe, as_config, check_data_root, dataset_name, name_folder
 from dgcnn_ws.engine.report import markdown_table, search_table, write_csv, write_html
 from dgcnn_ws.engine.study_plots import draw_accuracy, draw_cost
+from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.engine.training import check_data, check_settings
 from dgcnn_ws.errors import InputError
 
@@ -114,7 +114,7 @@ def search(
 
 @cache
 def fingerprint(recipe: Recipe, split: str) -> str:
-    return load_dataset(recipe.dataset, recipe.data_root, split, recipe.num_points).fingerprint()
+    return TASKS[recipe.task].load(recipe, split).fingerprint()
 
 
 def check_folders(jobs: list[Job], data: str) -> None:

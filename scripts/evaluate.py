@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
     check_folder_of(args.json, args.plot)
     model, recipe, class_names = restore_model(args.checkpoint)
     task = TASKS[recipe.task]
-    dataset = task.load(recipe.dataset, args.data_root or recipe.data_root, args.split, recipe.num_points)
+    dataset = task.load(recipe, args.split, args.data_root)
     if dataset.class_names != class_names:
         raise InputError(
             f"{args.checkpoint} was trained on other classes than {recipe.dataset} has at this --data-root."

@@ -3,9 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from dgcnn_ws.datasets.modelnet import FolderClouds, HDF5Clouds, ModelNet10, ModelNet40, PointClouds
+from dgcnn_ws.datasets.modelnet import (
+    FolderClouds,
+    HDF5Clouds,
+    LabelledClouds,
+    ModelNet10,
+    ModelNet40,
+    PointClouds,
+)
 from dgcnn_ws.datasets.parts import PART_DATASETS, PartClouds, load_parts
 from dgcnn_ws.datasets.shapes import Shapes
+from dgcnn_ws.datasets.stream import StreamedClouds
 from dgcnn_ws.errors import InputError
 
 __all__ = [
@@ -13,13 +21,16 @@ __all__ = [
     "PART_DATASETS",
     "FolderClouds",
     "HDF5Clouds",
+    "LabelledClouds",
     "ModelNet10",
     "ModelNet40",
     "PartClouds",
     "PointClouds",
     "Shapes",
+    "StreamedClouds",
     "load_dataset",
     "load_parts",
+    "stream_dataset",
 ]
 
 DATASETS: dict[str, type[HDF5Clouds]] = {
@@ -45,6 +56,23 @@ def load_dataset(
     Raises:
         InputError: there is no such data set, or it cannot be read.
     """
+    return find_dataset(name)(root, split, num_points, **options)
+
+
+def stream_dataset(
+    name: str,
+    root: str | Path = "data",
+    split: str = "train",
+    num_points: int = 1024,
+    buffer_bytes: int = 256 * 10**6,
+    **options: Any,
+) -> StreamedClouds:
+    """The same split, read from its files while it is used; `buffer_bytes` as for `StreamedClouds`."""
+    return StreamedClouds(find_dataset(name).locate(root), split, num_points, buffer_bytes, **options)
+
+
+def find_dataset(name: str) -> type[HDF5Clouds]:
+    """The class of the data set called `name`; InputError where there is none."""
     if name not in DATASETS:
         raise InputError(f"There is no data set {name!r}; choose one of {', '.join(DATASETS)}.")
-    return DATASETS[name](root, split, num_points, **options)
+    return DATASETS[name]

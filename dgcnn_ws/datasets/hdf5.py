@@ -20,6 +20,7 @@ from dgcnn_ws.errors import InputError
 LAYOUT_SUFFIX = "_ply_hdf5_2048"
 # A header may declare any size. ModelNet40's larger split takes 242 MB: this leaves room for 17 times that.
 MAX_SPLIT_BYTES = 4 << 30
+TOO_LARGE = f"in memory it may be {MAX_SPLIT_BYTES}. Train with --stream, which reads clouds as they are used"
 MAX_COMPRESSION = 1100  # deflate reaches 1032 at most; a header that declares more has no data behind it
 MAX_TEXT_BYTES = 1 << 20
 
@@ -89,8 +90,13 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         ) from error
 
 
-def own_dataset(file: h5py.File, name: str, kinds: str) -> h5py.Dataset:
-    """The array `name`, stored in this very file; links, external and virtual storage read other files."""
+def own_dataset(file: h5py.File, name: str, kinds: str, in_memory: bool = True) -> h5py.Dataset:
+    """The array `name`, stored in this very file; links, external and virtual storage read other files.
+
+    Args:
+        kinds: of numbers that it may hold, as NumPy's letters.
+        in_memory: it is going to be read as a whole, which bounds its size.
+    """
     path = file.filename
     link = file.get(name, getlink=True) if name in file.keys() else None  # noqa: SIM118 (`in file` follows links)
     if link is None:
@@ -103,17 +109,24 @@ def own_dataset(file: h5py.File, name: str, kinds: str) -> h5py.Dataset:
     if array.is_virtual or array.external:
         raise InputError(f"{path}: `{name}` is stored in other files, which is refused; replace the file.")
     declared = math.prod(array.shape) * array.dtype.itemsize
-    largest = max(declared, math.prod(array.chunks or (0,)) * array.dtype.itemsize)  # a chunk is read whole
-    bound = min(MAX_SPLIT_BYTES, MAX_COMPRESSION * array.id.get_storage_size())
+    largest = max(declared, chunk_bytes(array))
+    bound = MAX_COMPRESSION * array.id.get_storage_size()
     if declared and largest > bound:
         raise InputError(f"{path}: `{name}` declares {largest} bytes, more than the {bound} it may; replace the file.")
+    if in_memory and largest > MAX_SPLIT_BYTES:
+        raise InputError(f"{path}: `{name}` is {largest} bytes; {TOO_LARGE}.")
     return array
 
 
-def check_file(path: Path, num_points: int) -> int:
+def chunk_bytes(array: h5py.Dataset) -> int:
+    """What a chunk takes in memory, which is read as a whole whatever is wanted of it; 0 without chunks."""
+    return math.prod(array.chunks or (0,)) * array.dtype.itemsize
+
+
+def check_file(path: Path, num_points: int, in_memory: bool = True) -> int:
     """The number of clouds in a file, from its header alone."""
     with open_hdf5(path) as file:
-        data, label = own_dataset(file, "data", "f"), own_dataset(file, "label", "iu")
+        data, label = own_dataset(file, "data", "f", in_memory), own_dataset(file, "label", "iu")
         if data.ndim != 3 or data.shape[2] != 3 or label.shape not in ((data.shape[0], 1), (data.shape[0],)):
             raise InputError(
                 f"{path}: expected `data` (n, points, 3) and `label` (n, 1), found {data.shape} and "
@@ -128,8 +141,9 @@ def read_clouds(files: list[Path], num_points: int, class_names: list[str]) -> t
     """Points (n, num_points, 3) float32 and labels (n,) int64 of all files, checked."""
     counts = [check_file(path, num_points) for path in files]
     if sum(counts) * num_points * 12 > MAX_SPLIT_BYTES:
+        size = sum(counts) * num_points * 12
         raise InputError(
-            f"{files[0].parent}: {sum(counts)} clouds need more than {MAX_SPLIT_BYTES} bytes; lower --num-points."
+            f"{files[0].parent}: a split of {sum(counts)} clouds is {size} bytes; {TOO_LARGE}, or lower --num-points."
         )
     points = np.empty((sum(counts), num_points, 3), np.float32)
     labels = np.empty(sum(counts), np.int64)
@@ -141,12 +155,25 @@ def read_clouds(files: list[Path], num_points: int, class_names: list[str]) -> t
             continue
         with open_hdf5(path) as file:
             points[rows] = own_dataset(file, "data", "f")[:, :num_points]
-            labels[rows] = own_dataset(file, "label", "iu")[:].reshape(-1)
-        finite = np.isfinite(points[rows]).all(axis=(1, 2))
-        if not finite.all():
-            raise InputError(f"{path}: cloud {int(finite.argmin())} has NaN or infinite coordinates; replace the file.")
-        known = (labels[rows] >= 0) & (labels[rows] < len(class_names))
-        if not known.all():
-            wrong = int(labels[rows][known.argmin()])
-            raise InputError(f"{path}: label {wrong} is outside the {len(class_names)} classes of shape_names.txt.")
+        labels[rows] = read_labels(path, class_names)
+        check_finite(path, points[rows], 0)
     return points, labels
+
+
+def read_labels(path: Path, class_names: list[str]) -> np.ndarray:
+    """Labels (n,) int64 of a file, each with a class."""
+    with open_hdf5(path) as file:
+        labels = own_dataset(file, "label", "iu")[:].reshape(-1)
+    known = (labels >= 0) & (labels < len(class_names))
+    if not known.all():
+        wrong = int(labels[known.argmin()])
+        raise InputError(f"{path}: label {wrong} is outside the {len(class_names)} classes of shape_names.txt.")
+    return labels.astype(np.int64)
+
+
+def check_finite(path: Path, points: np.ndarray, first: int) -> None:
+    """Raise InputError where one of the clouds (b, num_points, 3), the file's from `first` on, is not finite."""
+    finite = np.isfinite(points).all(axis=(1, 2))
+    if not finite.all():
+        cloud = first + int(finite.argmin())
+        raise InputError(f"{path}: cloud {cloud} has NaN or infinite coordinates; replace the file.")

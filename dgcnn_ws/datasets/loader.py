@@ -1,4 +1,7 @@
-"""Batches of a data set that lies in memory: index selections on the device, without worker processes."""
+"""Batches of a data set, without worker processes.
+
+In memory they are index selections on the device; from files they are read ahead by a thread (stream.py).
+"""
 
 from collections.abc import Iterator
 
@@ -6,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dgcnn_ws.datasets.modelnet import PointClouds
+from dgcnn_ws.datasets.modelnet import LabelledClouds, PointClouds
 from dgcnn_ws.errors import InputError
 
 
 class Loader:
     """Batches of a data set in an order that is a pure function of (seed, epoch), so a run resumes anywhere.
 
-    The clouds move to the device once. On CUDA they do so where they take less than half of the free memory;
-    otherwise each batch is gathered in pinned host memory and copied.
+    Clouds in memory move to the device once. On CUDA they do so where they take less than half of the free memory;
+    otherwise, and where clouds are streamed, each batch is gathered in pinned host memory and copied.
 
     Args:
         dataset: the clouds.
@@ -30,7 +33,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: PointClouds,
+        dataset: LabelledClouds,
         batch_size: int,
         device: torch.device | str = "cpu",
         shuffle: bool = False,
@@ -52,8 +55,11 @@ class Loader:
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.seed = seed
-        storage = self.device if fits(dataset.points, self.device) else torch.device("cpu")
-        self.points = dataset.points.to(storage)
+        storage = torch.device("cpu")
+        self.points: Tensor | None = None
+        if isinstance(dataset, PointClouds):
+            storage = self.device if fits(dataset.points, self.device) else storage
+            self.points = dataset.points.to(storage)
         self.targets = dataset.targets.to(storage)
 
     def __len__(self) -> int:
@@ -89,10 +95,19 @@ class Loader:
         return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
     def batches(self, order: Tensor, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = order.to(self.points.device)
-        for batch in range(start, len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            points, targets = self.points[chosen], self.targets[chosen]
+        order = order.to(self.targets.device)
+
+        def chosen(batch: int) -> Tensor:
+            return order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+        numbers = range(start, len(self))
+        wanted, clouds = map(chosen, numbers), self.points
+        for batch, points in zip(
+            numbers,
+            self.dataset.read(wanted) if clouds is None else (clouds[rows] for rows in wanted),
+            strict=True,
+        ):
+            targets = self.targets[chosen(batch)]
             if points.device.type != self.device.type:
                 points = points.pin_memory().to(self.device, non_blocking=True)
                 targets = targets.pin_memory().to(self.device, non_blocking=True)

@@ -1,6 +1,7 @@
 """Labelled point clouds in memory, and ModelNet's splits of them read from HDF5 files."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,66 @@ from dgcnn_ws.errors import InputError
 SPLITS = ("train", "val", "trainval", "test")
 
 
-class PointClouds(Dataset[tuple[Tensor, int]]):
+class LabelledClouds(Dataset[tuple[Tensor, int]]):
+    """Labelled point clouds of one size, wherever their points lie.
+
+    Args:
+        labels: (n,) int64 indices into `class_names`.
+        class_names: one name per class.
+        split: what part of a data set this is, for messages.
+    """
+
+    frame: Frame | None = None  # how files became these clouds, where that is known
+
+    def __init__(self, labels: Tensor, class_names: list[str], split: str) -> None:
+        self.labels = labels.to(torch.int64)
+        self.class_names = class_names
+        self.split = split
+
+    @property
+    def targets(self) -> Tensor:
+        """(n, ...) int64, what a network learns to say of each cloud: its label."""
+        return self.labels
+
+    def fingerprint(self) -> str:
+        """Return a word that other clouds, labels or class names would change."""
+        shape = torch.Size((len(self), self.num_points, 3))
+        digest = hashlib.sha256(repr((self.class_names, shape)).encode())
+        for part in (*self.first_points(), self.labels):
+            digest.update(part.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def first_points(self) -> Iterator[Tensor]:
+        """Yield the first point of every cloud, some clouds (b, 3) at a time."""
+        raise NotImplementedError
+
+    def read(self, chosen: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the clouds (b, num_points, 3) of each of the `chosen` (b,) indices."""
+        raise NotImplementedError
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def num_points(self) -> int:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        (points,) = self.read([torch.tensor([index])])
+        return points[0], int(self.labels[index])
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.split}: {len(self)} clouds of {self.num_points} points, "
+            f"{self.num_classes} classes)"
+        )
+
+
+class PointClouds(LabelledClouds):
     """Labelled point clouds of one size, in memory.
 
     Args:
@@ -36,44 +96,18 @@ class PointClouds(Dataset[tuple[Tensor, int]]):
             )
         if points.shape[0] == 0 or points.shape[1] == 0:
             raise InputError(f"The {split} split holds no points (shape {tuple(points.shape)}); choose another split.")
+        super().__init__(labels, class_names, split)
         self.points = points.to(torch.float32)
-        self.labels = labels.to(torch.int64)
-        self.class_names = class_names
-        self.split = split
-
-    frame: Frame | None = None  # how files became these clouds, where that is known
-
-    @property
-    def targets(self) -> Tensor:
-        """(n, ...) int64, what a network learns to say of each cloud: its label."""
-        return self.labels
-
-    def fingerprint(self) -> str:
-        """Return a word that other clouds, labels or class names would change."""
-        digest = hashlib.sha256(repr((self.class_names, self.points.shape)).encode())
-        for part in (self.points[:, 0], self.labels):
-            digest.update(part.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
 
     @property
     def num_points(self) -> int:
         return self.points.shape[1]
 
-    def __len__(self) -> int:
-        return self.points.shape[0]
+    def first_points(self) -> Iterator[Tensor]:
+        yield self.points[:, 0]
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.points[index], int(self.labels[index])
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.split}: {len(self)} clouds of {self.num_points} points, "
-            f"{self.num_classes} classes)"
-        )
+    def read(self, chosen: Iterable[Tensor]) -> Iterator[Tensor]:
+        return (self.points[rows] for rows in chosen)
 
 
 class HDF5Clouds(PointClouds):
@@ -101,19 +135,14 @@ class HDF5Clouds(PointClouds):
         val_fraction: float = 0.1,
         split_seed: int = 0,
     ) -> None:
-        if split not in SPLITS:
-            raise InputError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
-        if num_points < 1:
-            raise InputError(f"num_points={num_points} leaves no cloud; ask for at least 1 point.")
+        check_request(split, num_points)
         folder = self.locate(root)
         class_names = read_class_names(folder)
         self.frame = read_frame(folder)
         files = list_files(folder, "test" if split == "test" else "train")
         points, labels = read_clouds(files, num_points, class_names)
-        self.rows = np.arange(len(labels))  # of the split's clouds in its files
+        self.rows = split_rows(labels, split, val_fraction, split_seed)
         if split in ("train", "val"):
-            is_val = validation_mask(labels, val_fraction, split_seed)
-            self.rows = np.flatnonzero(is_val if split == "val" else ~is_val)
             points, labels = points[self.rows], labels[self.rows]
         super().__init__(torch.from_numpy(points), torch.from_numpy(labels), class_names, split)
 
@@ -168,6 +197,22 @@ class FolderClouds(HDF5Clouds):
         if folder is None:
             raise InputError(f"{root} holds no data set: shape_names.txt is missing. Make one with main.py prepare.")
         return folder
+
+
+def check_request(split: str, num_points: int) -> None:
+    """Raise InputError for a split that does not exist, or clouds without points."""
+    if split not in SPLITS:
+        raise InputError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
+    if num_points < 1:
+        raise InputError(f"num_points={num_points} leaves no cloud; ask for at least 1 point.")
+
+
+def split_rows(labels: np.ndarray, split: str, val_fraction: float, split_seed: int) -> np.ndarray:
+    """Where the split's clouds lie among those of its files, given the labels (n,) of all of them; ascending."""
+    if split not in ("train", "val"):
+        return np.arange(len(labels))
+    is_val = validation_mask(labels, val_fraction, split_seed)
+    return np.flatnonzero(is_val if split == "val" else ~is_val)
 
 
 def validation_mask(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

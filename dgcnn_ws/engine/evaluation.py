@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from dgcnn_ws.datasets import PointClouds
+from dgcnn_ws.datasets import LabelledClouds
 from dgcnn_ws.datasets.augment import uniform
 from dgcnn_ws.datasets.loader import Loader
 
@@ -62,7 +62,7 @@ def scores_from_confusion(confusion: Tensor, class_names: list[str], loss: float
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, dataset: PointClouds, batch_size: int, device: torch.device, votes: int = 1, seed: int = 0
+    model: nn.Module, dataset: LabelledClouds, batch_size: int, device: torch.device, votes: int = 1, seed: int = 0
 ) -> Scores:
     """Score `model` on every cloud of `dataset`.
 
@@ -88,7 +88,7 @@ def evaluate(
 def predictions(
     logits: Callable[[Tensor, Tensor], Tensor],
     model: nn.Module,
-    dataset: PointClouds,
+    dataset: LabelledClouds,
     batch_size: int,
     device: torch.device,
     votes: int,
@@ -100,9 +100,10 @@ def predictions(
         logits: asks `model` about points (B, 3, N), given the targets.
     """
     model.eval()
-    # All drawn at once, where the clouds lie: the batch size does not change a cloud's copies.
-    generator = torch.Generator(dataset.points.device).manual_seed(seed)
-    scales = uniform(dataset.points, (votes, len(dataset), 1, 3), 2 / 3, 3 / 2, generator)
+    # All drawn at once, where the labels lie: the batch size does not change a cloud's copies.
+    like = torch.empty(0, device=dataset.labels.device)
+    generator = torch.Generator(like.device).manual_seed(seed)
+    scales = uniform(like, (votes, len(dataset), 1, 3), 2 / 3, 3 / 2, generator)
     scales[0] = 1
     for batch, (points, targets) in enumerate(Loader(dataset, batch_size, device)):
         probabilities = torch.zeros((), device=device)
@@ -118,7 +119,7 @@ def uses_batch_statistics(model: nn.Module) -> bool:
 
 @torch.inference_mode()
 def evaluate_by_batch_statistics(
-    model: nn.Module, dataset: PointClouds, batch_size: int, device: torch.device, seed: int = 0
+    model: nn.Module, dataset: LabelledClouds, batch_size: int, device: torch.device, seed: int = 0
 ) -> Scores:
     """Score `model` with every batch norm using the batch it sees, as in training, and not its running statistics.
 
@@ -136,10 +137,11 @@ def evaluate_by_batch_statistics(
     confusion = MulticlassConfusionMatrix(dataset.num_classes).to(device)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    for chosen in order.split(batch_size):
-        # An incomplete last batch is filled up with other clouds, whose logits do not count.
-        filled = torch.cat([chosen, order])[:batch_size]
-        logits = model(dataset.points[filled].to(device).transpose(1, 2))[: len(chosen)].float()
+    batches = list(order.split(batch_size))
+    # An incomplete last batch is filled up with other clouds, whose logits do not count.
+    filled = [*batches[:-1], torch.cat([batches[-1], order])[:batch_size]]
+    for chosen, points in zip(batches, dataset.read(filled), strict=True):
+        logits = model(points.to(device).transpose(1, 2))[: len(chosen)].float()
         labels = dataset.labels[chosen].to(device)
         loss += F.cross_entropy(logits, labels, reduction="sum")
         confusion.update(logits, labels)

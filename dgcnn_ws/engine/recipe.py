@@ -84,10 +84,15 @@ class Recipe:
     """Record a micro-batch's passes as a CUDA graph and replay them: faster where micro-batches are small."""
     deterministic: bool = False
     """On CUDA, take only algorithms that give the same bits at each run, slower ones where need be. The CPU's do."""
+    stream: bool = False
+    """Read clouds from the files as they are used: for data sets that memory does not hold. The order and the
+    results are those of clouds in memory."""
+    stream_buffer: int = 256
+    """Memory for the clouds that --stream reads ahead, in MB."""
 
 
 # What may differ between a run and its resumption: where things are, not what is computed.
-PLACES = ("data_root", "device", "cuda_graph", "deterministic")
+PLACES = ("data_root", "device", "cuda_graph", "deterministic", "stream", "stream_buffer")
 
 
 @dataclass(frozen=True)
@@ -200,12 +205,14 @@ def _check(recipe: Recipe) -> None:
                 f"--task segment needs a data set whose points are labelled, and {recipe.dataset} is none. "
                 f"Choose one of {', '.join(PART_DATASETS)}."
             )
+        if recipe.stream:
+            raise InputError("--task segment has no --stream: its data lie in memory. Leave it out.")
     _one_of("--head-norm", recipe.head_norm, HEAD_NORMS)
     _one_of("--optimizer", recipe.optimizer, OPTIMIZERS)
     _one_of("--augment", recipe.augment, AUGMENTATIONS)
     _one_of("--select", recipe.select, ("val", "test"))
     _one_of("--precision", recipe.precision, PRECISIONS)
-    for name in ("groups", "batch_size", "micro_batch", "epochs", "num_points", "k", "emb_dims"):
+    for name in ("groups", "batch_size", "micro_batch", "epochs", "num_points", "k", "emb_dims", "stream_buffer"):
         _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 1)
     for name in ("lr", "weight_decay", "warmup_epochs", "dropout", "label_smoothing", "seed"):
         _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 0)
@@ -272,11 +279,8 @@ def from_config(config: Any, source: Path) -> Recipe:
     return recipe
 
 
-BEFORE = {
-    "task": "classify",
-    "cuda_graph": False,
-    "deterministic": False,
-}  # what a setting was before there was a choice
+# Settings that older runs do not name, and which then had these values.
+BEFORE = {name: getattr(Recipe(), name) for name in ("task", "cuda_graph", "deterministic", "stream", "stream_buffer")}
 _EXAMPLE = as_config(complete(Recipe()))
 
 

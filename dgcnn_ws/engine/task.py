@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dgcnn_ws.datasets import PartClouds, PointClouds, load_dataset, load_parts
+from dgcnn_ws.datasets import LabelledClouds, PartClouds, load_dataset, load_parts, stream_dataset
 from dgcnn_ws.engine.evaluation import Scores, evaluate
+from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.segmentation import evaluate_parts
 
 
@@ -15,10 +16,14 @@ class Classification:
 
     unit = "clouds"  # what is counted
 
-    def load(self, name: str, root: str | Path, split: str, num_points: int) -> PointClouds:
-        return load_dataset(name, root, split, num_points)
+    def load(self, recipe: Recipe, split: str, root: Path | None = None) -> LabelledClouds:
+        """Return a split of the recipe's data, which `root` holds where it has been moved."""
+        place = (recipe.dataset, root or recipe.data_root, split, recipe.num_points)
+        if recipe.stream:
+            return stream_dataset(*place, recipe.stream_buffer * 10**6)
+        return load_dataset(*place)
 
-    def answer_names(self, dataset: PointClouds) -> list[str]:
+    def answer_names(self, dataset: LabelledClouds) -> list[str]:
         """Return the name of each of the network's outputs."""
         return dataset.class_names
 
@@ -31,7 +36,7 @@ class Classification:
         return targets
 
     def evaluate(
-        self, model: nn.Module, dataset: PointClouds, batch_size: int, device: torch.device, votes: int = 1
+        self, model: nn.Module, dataset: LabelledClouds, batch_size: int, device: torch.device, votes: int = 1
     ) -> Scores:
         return evaluate(model, dataset, batch_size, device, votes)
 
@@ -41,10 +46,10 @@ class Segmentation(Classification):
 
     unit = "points"
 
-    def load(self, name: str, root: str | Path, split: str, num_points: int) -> PartClouds:
-        return load_parts(name, root, split, num_points)
+    def load(self, recipe: Recipe, split: str, root: Path | None = None) -> PartClouds:
+        return load_parts(recipe.dataset, root or recipe.data_root, split, recipe.num_points)
 
-    def answer_names(self, dataset: PointClouds) -> list[str]:
+    def answer_names(self, dataset: LabelledClouds) -> list[str]:
         assert isinstance(dataset, PartClouds)
         return dataset.part_names
 
@@ -55,7 +60,7 @@ class Segmentation(Classification):
         return targets[:, 1:]
 
     def evaluate(
-        self, model: nn.Module, dataset: PointClouds, batch_size: int, device: torch.device, votes: int = 1
+        self, model: nn.Module, dataset: LabelledClouds, batch_size: int, device: torch.device, votes: int = 1
     ) -> Scores:
         assert isinstance(dataset, PartClouds)
         return evaluate_parts(model, dataset, batch_size, device, votes)

@@ -169,8 +169,7 @@ class Run:
         self.task = TASKS[recipe.task]
         train_split, select_split = ("train", "val") if recipe.select == "val" else ("trainval", "test")
         self.train_set, self.select_set, self.test_set = (
-            self.task.load(recipe.dataset, recipe.data_root, split, recipe.num_points)
-            for split in (train_split, select_split, "test")
+            self.task.load(recipe, split) for split in (train_split, select_split, "test")
         )
         if resume:
             check_data(folder, self.train_set.fingerprint())

@@ -43,7 +43,7 @@ def test_learns_parts_and_reports_their_iou(recipe: Recipe, tmp_path: Path) -> N
 
     model, restored, class_names = restore_model(tmp_path / "run/last.pt")
     task = TASKS[restored.task]
-    dataset = task.load(restored.dataset, tmp_path, "test", restored.num_points)
+    dataset = task.load(restored, "test", tmp_path)
     assert dataset.class_names == class_names
     scores = task.evaluate(model, dataset, 5, torch.device("cpu"))
     assert scores.metrics()["instance_miou"] == pytest.approx(results["last"]["instance_miou"])
