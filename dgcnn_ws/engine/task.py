@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dgcnn_ws.datasets import PartClouds, PointClouds, load_dataset, load_parts
 from dgcnn_ws.engine.evaluation import Scores, evaluate
+from dgcnn_ws.engine.processes import ALONE, Processes
 from dgcnn_ws.engine.segmentation import evaluate_parts
 
 
@@ -31,9 +32,15 @@ class Classification:
         return targets
 
     def evaluate(
-        self, model: nn.Module, dataset: PointClouds, batch_size: int, device: torch.device, votes: int = 1
+        self,
+        model: nn.Module,
+        dataset: PointClouds,
+        batch_size: int,
+        device: torch.device,
+        votes: int = 1,
+        processes: Processes = ALONE,
     ) -> Scores:
-        return evaluate(model, dataset, batch_size, device, votes)
+        return evaluate(model, dataset, batch_size, device, votes, processes=processes)
 
 
 class Segmentation(Classification):
@@ -55,10 +62,16 @@ class Segmentation(Classification):
         return targets[:, 1:]
 
     def evaluate(
-        self, model: nn.Module, dataset: PointClouds, batch_size: int, device: torch.device, votes: int = 1
+        self,
+        model: nn.Module,
+        dataset: PointClouds,
+        batch_size: int,
+        device: torch.device,
+        votes: int = 1,
+        processes: Processes = ALONE,
     ) -> Scores:
         assert isinstance(dataset, PartClouds)
-        return evaluate_parts(model, dataset, batch_size, device, votes)
+        return evaluate_parts(model, dataset, batch_size, device, votes, processes=processes)
 
 
 TASKS = {"classify": Classification(), "segment": Segmentation()}
