@@ -77,9 +77,9 @@ class _PooledProcesses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mean: Tensor, var: Tensor, values: int) -> tuple[Tensor, Tensor, Tensor]:
         mine = torch.cat([mean, var, mean.new_full((1,), values)])
-        every = mine.new_empty(dist.get_world_size() * len(mine))
-        dist.all_gather_into_tensor(every, mine)
-        means, variances, counts = every.view(-1, len(mine)).split([len(mean), len(var), 1], dim=1)
+        every = mine.new_empty(dist.get_world_size(), len(mine))
+        dist.all_gather(list(every), mine)
+        means, variances, counts = every.split([len(mean), len(var), 1], dim=1)
         total = counts.sum()
         pooled_mean = (counts / total * means).sum(0)
         pooled_var = (counts / total * (variances + (means - pooled_mean).square())).sum(0)
