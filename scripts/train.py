@@ -1,16 +1,17 @@
 """`python main.py train`: train a network; everything the run makes lies in its folder."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from dgcnn_ws.engine.checkpoint import read_json
 from dgcnn_ws.engine.pool import claim
+from dgcnn_ws.engine.processes import check_started, is_first, one_voice, started
 from dgcnn_ws.engine.recipe import Recipe, check_data_root, complete, dataset_name, from_config, name_folder
-from dgcnn_ws.engine.training import Run
+from dgcnn_ws.engine.training import Interrupted, Run
 from dgcnn_ws.errors import InputError
 
 
@@ -30,28 +31,44 @@ def parse(arguments: list[str], recipe: Recipe) -> Arguments:
 
 
 def run_name(recipe: Recipe) -> str:
-    micro_batch = recipe.micro_batch or recipe.batch_size
+    micro_batch = recipe.micro_batch or recipe.batch_size // recipe.processes
     recipe = name_folder(recipe)
     network = recipe.task if recipe.task == "segment" else recipe.preset
     return f"{dataset_name(recipe)}-{network}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}"
 
 
 def main(arguments: list[str]) -> None:
+    with one_voice(Interrupted, KeyboardInterrupt):
+        train(arguments)
+
+
+def train(arguments: list[str]) -> None:
     parsed = parse(arguments, Recipe())
     check_data_root(parsed.recipe.dataset, parsed.recipe.data_root)
     folder = parsed.out / (parsed.name or run_name(parsed.recipe))
     if parsed.resume:  # what the user left out is what the run was started with
         config = folder / "config.json"
-        parsed = parse(arguments, from_config(read_json(config), config))
+        stored = from_config(read_json(config), config)
+        # What torchrun or srun started counts, not what it was then.
+        parsed = parse(arguments, stored if started() is None else replace(stored, devices=None, nodes=None))
     recipe = complete(parsed.recipe)
+    assert recipe.devices and recipe.nodes
+    check_started(recipe.devices, recipe.nodes)
     dataset = recipe.data_root if recipe.dataset == "folder" else recipe.dataset
-    print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {dataset}")
+    if is_first():
+        shared = f", in {recipe.processes} processes" if recipe.processes > 1 else ""
+        print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {dataset}{shared}")
     run = Run(recipe, folder, parsed.resume)
     # Of several processes that train one network together, the first alone writes.
-    with claim(folder) if run.fabric.is_global_zero else nullcontext(True) as mine:
+    with claim(folder) if run.processes.first else nullcontext(True) as mine:
         if not mine:
             raise InputError(f"another process is training {folder}. Wait for its end, or choose another --name.")
         results = run.train()
+    if is_first():
+        report(results, folder, recipe)
+
+
+def report(results: dict[str, Any], folder: Path, recipe: Recipe) -> None:
     if recipe.select == "test":
         print("best.pt was chosen ON THE TEST SET: its score is not an honest estimate.")
     for which in ("best", "last"):

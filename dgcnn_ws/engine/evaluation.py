@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from dgcnn_ws.datasets import LabelledClouds
 from dgcnn_ws.datasets.augment import uniform
 from dgcnn_ws.datasets.loader import Loader
+from dgcnn_ws.engine.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,13 @@ def scores_from_confusion(confusion: Tensor, class_names: list[str], loss: float
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, dataset: LabelledClouds, batch_size: int, device: torch.device, votes: int = 1, seed: int = 0
+    model: nn.Module,
+    dataset: LabelledClouds,
+    batch_size: int,
+    device: torch.device,
+    votes: int = 1,
+    seed: int = 0,
+    processes: Processes = ALONE,
 ) -> Scores:
     """Score `model` on every cloud of `dataset`.
 
@@ -70,19 +77,36 @@ def evaluate(
         model: (B, 3, N) -> (B, num_classes), on `device`; it is left in evaluation mode.
         votes: predictions averaged (as probabilities): of the cloud itself and of `votes` − 1 scaled copies.
         seed: seed of those copies.
+        processes: score the batches in turns; all call this, and all get the scores of the whole set.
 
     Returns:
         The scores; the loss is the plain cross entropy, without label smoothing, of the averaged prediction.
     """
-    confusion = MulticlassConfusionMatrix(dataset.num_classes).to(device)
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    for log_probabilities, labels in predictions(
-        lambda points, _: model(points), model, dataset, batch_size, device, votes, seed
+    counts = Counts(dataset.num_classes, device, processes)
+    for _, log_probabilities, labels in predictions(
+        lambda points, _: model(points), model, dataset, batch_size, device, votes, seed, processes
     ):
-        loss += F.nll_loss(log_probabilities, labels, reduction="sum")
-        confusion.update(log_probabilities, labels)
-    matrix = confusion.compute().cpu()
-    return scores_from_confusion(matrix, dataset.class_names, loss.item() / len(dataset))
+        counts.add(log_probabilities, labels, F.nll_loss(log_probabilities, labels, reduction="sum"))
+    return scores_from_confusion(counts.confusion(), dataset.class_names, counts.loss() / len(dataset))
+
+
+class Counts:
+    """Answers and losses as they come in, and their sums over all processes."""
+
+    def __init__(self, num_classes: int, device: torch.device, processes: Processes) -> None:
+        self.processes = processes
+        self.matrix = MulticlassConfusionMatrix(num_classes, sync_on_compute=False).to(device)
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+
+    def add(self, predicted: Tensor, labels: Tensor, loss: Tensor) -> None:
+        self.matrix.update(predicted, labels)
+        self.loss_sum += loss
+
+    def confusion(self) -> Tensor:
+        return self.processes.total(self.matrix.confmat).cpu()
+
+    def loss(self) -> float:
+        return self.processes.total(self.loss_sum).item()
 
 
 def predictions(
@@ -93,8 +117,11 @@ def predictions(
     device: torch.device,
     votes: int,
     seed: int,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield log-probabilities (B, answers, ...) and targets for every cloud. Arguments as for `evaluate`.
+    processes: Processes,
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield places, log-probabilities (B, answers, ...) and targets of this process's batches of the data set.
+
+    Arguments as for `evaluate`.
 
     Args:
         logits: asks `model` about points (B, 3, N), given the targets.
@@ -105,11 +132,12 @@ def predictions(
     generator = torch.Generator(like.device).manual_seed(seed)
     scales = uniform(like, (votes, len(dataset), 1, 3), 2 / 3, 3 / 2, generator)
     scales[0] = 1
-    for batch, (points, targets) in enumerate(Loader(dataset, batch_size, device)):
+    for batch, (points, targets) in processes.turns(enumerate(Loader(dataset, batch_size, device))):
+        clouds = slice(batch * batch_size, (batch + 1) * batch_size)
         probabilities = torch.zeros((), device=device)
-        for scale in scales[:, batch * batch_size : (batch + 1) * batch_size].to(device):
+        for scale in scales[:, clouds].to(device):
             probabilities = probabilities + logits((points * scale).transpose(1, 2), targets).float().softmax(1)
-        yield (probabilities / votes).clamp_min(torch.finfo(torch.float32).tiny).log(), targets
+        yield clouds, (probabilities / votes).clamp_min(torch.finfo(torch.float32).tiny).log(), targets
 
 
 def uses_batch_statistics(model: nn.Module) -> bool:
@@ -119,7 +147,12 @@ def uses_batch_statistics(model: nn.Module) -> bool:
 
 @torch.inference_mode()
 def evaluate_by_batch_statistics(
-    model: nn.Module, dataset: LabelledClouds, batch_size: int, device: torch.device, seed: int = 0
+    model: nn.Module,
+    dataset: LabelledClouds,
+    batch_size: int,
+    device: torch.device,
+    seed: int = 0,
+    processes: Processes = ALONE,
 ) -> Scores:
     """Score `model` with every batch norm using the batch it sees, as in training, and not its running statistics.
 
@@ -128,21 +161,20 @@ def evaluate_by_batch_statistics(
     Args:
         batch_size: clouds in a batch, which are drawn at random: the micro-batch of the training.
         seed: of that draw.
+        processes: as for `evaluate`.
     """
     model.eval()
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.train()
             module.momentum = 0.0  # the running statistics stay
-    confusion = MulticlassConfusionMatrix(dataset.num_classes).to(device)
+    counts = Counts(dataset.num_classes, device, processes)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    batches = list(order.split(batch_size))
+    batches = list(processes.turns(order.split(batch_size)))
     # An incomplete last batch is filled up with other clouds, whose logits do not count.
-    filled = [*batches[:-1], torch.cat([batches[-1], order])[:batch_size]]
+    filled = [torch.cat([chosen, order])[:batch_size] for chosen in batches]
     for chosen, points in zip(batches, dataset.read(filled), strict=True):
         logits = model(points.to(device).transpose(1, 2))[: len(chosen)].float()
         labels = dataset.labels[chosen].to(device)
-        loss += F.cross_entropy(logits, labels, reduction="sum")
-        confusion.update(logits, labels)
-    return scores_from_confusion(confusion.compute().cpu(), dataset.class_names, loss.item() / len(dataset))
+        counts.add(logits, labels, F.cross_entropy(logits, labels, reduction="sum"))
+    return scores_from_confusion(counts.confusion(), dataset.class_names, counts.loss() / len(dataset))

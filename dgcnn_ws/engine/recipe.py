@@ -11,6 +11,7 @@ import torch
 
 from dgcnn_ws.datasets import DATASETS, PART_DATASETS, FolderClouds
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
+from dgcnn_ws.engine.processes import started
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.models import MODELS, DGCNNSeg
 from dgcnn_ws.models.head import HEAD_NORMS
@@ -46,9 +47,10 @@ class Recipe:
     groups: int | None = None
     """Groups of every group norm, lowered to a divisor of its channels. Default: 64 (dgcnn), 16 (paper)."""
     batch_size: int = 32
-    """Clouds in one optimizer step."""
+    """Clouds in one optimizer step, of all processes together."""
     micro_batch: int | None = None
-    """Clouds in one forward pass: what BatchNorm sees. Gradients accumulate to the batch. Default: batch size."""
+    """Clouds in one forward pass: what BatchNorm sees. Gradients accumulate to the batch. Default: a process's share
+    of the batch."""
     epochs: int | None = None
     """Passes over the training clouds. Default: 250."""
     num_points: int = 1024
@@ -89,10 +91,32 @@ class Recipe:
     results are those of clouds in memory."""
     stream_buffer: int = 256
     """Memory for the clouds that --stream reads ahead, in MB."""
+    devices: int | None = None
+    """Processes on each machine: on CUDA a GPU each, on the CPU a share of the threads each. Default: what torchrun or
+    srun started, else 1."""
+    nodes: int | None = None
+    """Machines. Default: what torchrun or srun started, else 1."""
+    sync_bn: bool = False
+    """Let batch norms see the micro-batches of all processes at once."""
+
+    @property
+    def processes(self) -> int:
+        """Processes that train together, each on its share of every batch."""
+        devices, nodes = started() or (1, 1)
+        return (self.devices or devices) * (self.nodes or nodes)
 
 
 # What may differ between a run and its resumption: where things are, not what is computed.
-PLACES = ("data_root", "device", "cuda_graph", "deterministic", "stream", "stream_buffer")
+PLACES = (
+    "data_root",
+    "device",
+    "cuda_graph",
+    "deterministic",
+    "stream",
+    "stream_buffer",
+    "devices",
+    "nodes",
+)
 
 
 @dataclass(frozen=True)
@@ -174,10 +198,13 @@ def complete(recipe: Recipe) -> Recipe:
     preset = PRESETS[recipe.preset]
     optimizer = recipe.optimizer or preset.optimizer
     _one_of("--optimizer", optimizer, OPTIMIZERS)
+    devices, nodes = started() or (1, 1)
     defaults: dict[str, Any] = {
         "head_norm": "bn" if NORMS[recipe.norm].uses_batch_statistics else preset.group_norm_head,
         "groups": preset.groups,
-        "micro_batch": recipe.batch_size,
+        "micro_batch": max(1, recipe.batch_size // max(1, recipe.processes)),
+        "devices": devices,
+        "nodes": nodes,
         "epochs": preset.epochs,
         "optimizer": optimizer,
         "lr": OPTIMIZERS[optimizer][1],
@@ -212,7 +239,8 @@ def _check(recipe: Recipe) -> None:
     _one_of("--augment", recipe.augment, AUGMENTATIONS)
     _one_of("--select", recipe.select, ("val", "test"))
     _one_of("--precision", recipe.precision, PRECISIONS)
-    for name in ("groups", "batch_size", "micro_batch", "epochs", "num_points", "k", "emb_dims", "stream_buffer"):
+    counts = ("groups", "batch_size", "micro_batch", "epochs", "num_points", "k", "emb_dims")
+    for name in (*counts, "stream_buffer", "devices", "nodes"):
         _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 1)
     for name in ("lr", "weight_decay", "warmup_epochs", "dropout", "label_smoothing", "seed"):
         _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 0)
@@ -228,12 +256,33 @@ def _check(recipe: Recipe) -> None:
             f"k={recipe.k} neighbours need at least {recipe.k} points; these clouds have {recipe.num_points}. "
             "Lower --k or raise --num-points."
         )
-    if recipe.batch_size % recipe.micro_batch:
+    _check_shares(recipe)
+
+
+def _check_shares(recipe: Recipe) -> None:
+    """Check what each process, and each forward pass, has of a batch."""
+    assert recipe.micro_batch is not None
+    whole = f"--batch-size {recipe.batch_size}"
+    if recipe.processes > 1:
+        if recipe.batch_size % recipe.processes:
+            raise InputError(f"{whole} cannot be shared by {recipe.processes} processes. Choose one that can.")
+        if recipe.cuda_graph:
+            raise InputError(f"--cuda-graph records one process's work, not that of {recipe.processes}. Leave it out.")
+        whole += f", shared by {recipe.processes} processes,"
+    share = recipe.batch_size // recipe.processes
+    pooled = NORMS[recipe.norm].uses_batch_statistics or recipe.head_norm == "bn"
+    # Where no norm sees the micro-batch, a smaller share than it is a smaller micro-batch.
+    if share % (recipe.micro_batch if pooled else min(recipe.micro_batch, share)):
         raise InputError(
-            f"--batch-size {recipe.batch_size} is not a multiple of --micro-batch {recipe.micro_batch}. "
+            f"{whole} is not a multiple of --micro-batch {recipe.micro_batch}. "
             "Choose a micro-batch that divides the batch."
         )
-    if recipe.head_norm == "bn" and recipe.micro_batch == 1:
+    if recipe.sync_bn and not pooled:
+        raise InputError(
+            f"--sync-bn is for batch norms, and --norm {recipe.norm} with --head-norm {recipe.head_norm} has none. "
+            "Leave it out."
+        )
+    if recipe.head_norm == "bn" and recipe.micro_batch * (recipe.processes if recipe.sync_bn else 1) == 1:
         raise InputError(
             "a BatchNorm head cannot train at --micro-batch 1: of each channel it sees one value, whose variance "
             "is zero. Use --head-norm est, --norm ws_gn, or a micro-batch of 2 or more."
@@ -280,8 +329,9 @@ def from_config(config: Any, source: Path) -> Recipe:
 
 
 # Settings that older runs do not name, and which then had these values.
-BEFORE = {name: getattr(Recipe(), name) for name in ("task", "cuda_graph", "deterministic", "stream", "stream_buffer")}
-_EXAMPLE = as_config(complete(Recipe()))
+BEFORE = {"task": "classify", "devices": 1, "nodes": 1, "sync_bn": False, "cuda_graph": False}
+BEFORE |= {"deterministic": False, "stream": False, "stream_buffer": 256}
+_EXAMPLE = as_config(complete(Recipe(devices=1, nodes=1)))
 
 
 def build_model(recipe: Recipe, num_classes: int, num_parts: int = 0) -> torch.nn.Module:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from dgcnn_ws.datasets import PartClouds
-from dgcnn_ws.engine.evaluation import Scores, predictions, scores_from_confusion
+from dgcnn_ws.engine.evaluation import Counts, Scores, predictions, scores_from_confusion
+from dgcnn_ws.engine.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -47,28 +47,32 @@ def cloud_iou(predicted: Tensor, parts: Tensor, relevant: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def evaluate_parts(
-    model: nn.Module, dataset: PartClouds, batch_size: int, device: torch.device, votes: int = 1, seed: int = 0
+    model: nn.Module,
+    dataset: PartClouds,
+    batch_size: int,
+    device: torch.device,
+    votes: int = 1,
+    seed: int = 0,
+    processes: Processes = ALONE,
 ) -> PartScores:
     """Score `model` (B, 3, N), (B,) -> (B, parts, N) on every cloud of `dataset`. Arguments as for `evaluate`.
 
     The network may answer with any part, also one that the category does not have.
     """
-    confusion = MulticlassConfusionMatrix(len(dataset.part_names)).to(device)
+    counts = Counts(len(dataset.part_names), device, processes)
     table = dataset.category_parts.to(device)
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    ious = []
-    for log_probabilities, targets in predictions(
-        lambda points, targets: model(points, targets[:, 0]), model, dataset, batch_size, device, votes, seed
+    ious = torch.zeros(len(dataset), dtype=torch.float64, device=device)
+    for clouds, log_probabilities, targets in predictions(
+        lambda points, targets: model(points, targets[:, 0]), model, dataset, batch_size, device, votes, seed, processes
     ):
         parts = targets[:, 1:]
         rows = log_probabilities.movedim(1, -1).flatten(0, 1)  # a point each: else CUDA adds in any order
-        loss += F.nll_loss(rows, parts.flatten(), reduction="sum") / parts.shape[1]
-        confusion.update(log_probabilities, parts)
-        ious.append(cloud_iou(log_probabilities.argmax(1), parts, table[targets[:, 0]]).double())
-    of_parts = scores_from_confusion(confusion.compute().cpu(), dataset.part_names, loss.item() / len(dataset))
+        counts.add(log_probabilities, parts, F.nll_loss(rows, parts.flatten(), reduction="sum") / parts.shape[1])
+        ious[clouds] = cloud_iou(log_probabilities.argmax(1), parts, table[targets[:, 0]]).double()
+    of_parts = scores_from_confusion(counts.confusion(), dataset.part_names, counts.loss() / len(dataset))
     return PartScores(
         **(of_parts.as_json() | {"num_clouds": len(dataset)}),
-        **pool(torch.cat(ious).cpu(), dataset.labels, dataset.class_names),
+        **pool(processes.total(ious).cpu(), dataset.labels, dataset.class_names),
     )
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dgcnn_ws.datasets import LabelledClouds, PartClouds, load_dataset, load_parts, stream_dataset
 from dgcnn_ws.engine.evaluation import Scores, evaluate
+from dgcnn_ws.engine.processes import ALONE, Processes
 from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.segmentation import evaluate_parts
 
@@ -36,9 +37,15 @@ class Classification:
         return targets
 
     def evaluate(
-        self, model: nn.Module, dataset: LabelledClouds, batch_size: int, device: torch.device, votes: int = 1
+        self,
+        model: nn.Module,
+        dataset: LabelledClouds,
+        batch_size: int,
+        device: torch.device,
+        votes: int = 1,
+        processes: Processes = ALONE,
     ) -> Scores:
-        return evaluate(model, dataset, batch_size, device, votes)
+        return evaluate(model, dataset, batch_size, device, votes, processes=processes)
 
 
 class Segmentation(Classification):
@@ -60,10 +67,16 @@ class Segmentation(Classification):
         return targets[:, 1:]
 
     def evaluate(
-        self, model: nn.Module, dataset: LabelledClouds, batch_size: int, device: torch.device, votes: int = 1
+        self,
+        model: nn.Module,
+        dataset: LabelledClouds,
+        batch_size: int,
+        device: torch.device,
+        votes: int = 1,
+        processes: Processes = ALONE,
     ) -> Scores:
         assert isinstance(dataset, PartClouds)
-        return evaluate_parts(model, dataset, batch_size, device, votes)
+        return evaluate_parts(model, dataset, batch_size, device, votes, processes=processes)
 
 
 TASKS = {"classify": Classification(), "segment": Segmentation()}

@@ -9,14 +9,13 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 from torch.nn import functional as F
@@ -47,6 +46,7 @@ from dgcnn_ws.engine.devices import (
 )
 from dgcnn_ws.engine.evaluation import evaluate_by_batch_statistics, uses_batch_statistics
 from dgcnn_ws.engine.files import remove_leftovers
+from dgcnn_ws.engine.processes import launch
 from dgcnn_ws.engine.recipe import (
     PRECISIONS,
     Recipe,
@@ -59,10 +59,11 @@ from dgcnn_ws.engine.recipe import (
 )
 from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.nn.batch_norm import synchronize_batch_norms
 from dgcnn_ws.nn.norm import one_update
 
 EVAL_BATCH = 16
-AUGMENTATION, DROPOUT = 1, 2  # streams of random numbers
+AUGMENTATION, DROPOUT = 1, 2  # streams of random numbers; each process's dropout has its own, from 2 on
 
 
 class Interrupted(Exception):
@@ -130,8 +131,14 @@ def check_data(folder: Path, fingerprint: str) -> None:
 def check_settings(recipe: Recipe, folder: Path) -> None:
     """Raise InputError where the run in `folder` was started with other settings than `recipe`."""
     config = folder / "config.json"
-    if other := other_setting(from_config(read_json(config), config), recipe):
+    stored = from_config(read_json(config), config)
+    if other := other_setting(stored, recipe):
         raise InputError(f"{folder} was started with {other}. Go on with its own settings, or choose another --name.")
+    if recipe.sync_bn and stored.processes != recipe.processes:
+        raise InputError(
+            f"{folder} was started with --sync-bn over {stored.processes} processes, not {recipe.processes}. Go on "
+            "with as many, or choose another --name."
+        )
 
 
 class Run:
@@ -150,7 +157,7 @@ class Run:
     def __init__(
         self, recipe: Recipe, folder: Path, resume: bool = False, quiet: bool = False, test: bool = True
     ) -> None:
-        self.recipe, self.folder, self.quiet, self.test = recipe, folder, quiet, test
+        self.recipe, self.folder, self.test = recipe, folder, test
         if recipe.deterministic:
             use_deterministic_algorithms()
         self.device = pick_device(recipe.device)
@@ -159,35 +166,38 @@ class Run:
                 raise InputError("--precision 16 needs a CUDA device. Use --precision bf16 or 32.")
             if recipe.cuda_graph:
                 raise InputError("--cuda-graph needs a CUDA device. Leave it out on the CPU.")
-        if resume:
-            check_settings(recipe, folder)
-            if (folder / "results.json").exists():
-                raise InputError(f"{folder} is finished: its results are in results.json. There is nothing to resume.")
-        elif (folder / "config.json").exists():
-            raise InputError(f"{folder} already holds a run. Continue it with --resume, or choose another --name.")
-
+        assert recipe.devices and recipe.nodes
+        precision = PRECISIONS[recipe.precision]
+        autocast = Autocast(precision, self.device.type) if precision else None
+        self.fabric, self.processes = launch(self.device, recipe.devices, recipe.nodes, autocast)
+        self.device, self.quiet = self.fabric.device, quiet or not self.processes.first
         self.task = TASKS[recipe.task]
-        train_split, select_split = ("train", "val") if recipe.select == "val" else ("trainval", "test")
-        self.train_set, self.select_set, self.test_set = (
-            self.task.load(recipe, split) for split in (train_split, select_split, "test")
-        )
-        if resume:
-            check_data(folder, self.train_set.fingerprint())
-        self.loader = Loader(
-            self.train_set, recipe.batch_size, self.device, shuffle=True, drop_last=True, seed=recipe.seed
-        )
+        with self.processes.together():
+            if resume:
+                check_settings(recipe, folder)
+                if (folder / "results.json").exists():
+                    raise InputError(
+                        f"{folder} is finished: its results are in results.json. There is nothing to resume."
+                    )
+            elif (folder / "config.json").exists():
+                raise InputError(f"{folder} already holds a run. Continue it with --resume, or choose another --name.")
+            train_split, select_split = ("train", "val") if recipe.select == "val" else ("trainval", "test")
+            self.train_set, self.select_set, self.test_set = (
+                self.task.load(recipe, split) for split in (train_split, select_split, "test")
+            )
+            if resume:
+                check_data(folder, self.train_set.fingerprint())
+            self.loader = Loader(
+                self.train_set, recipe.batch_size, self.device, shuffle=True, drop_last=True, seed=recipe.seed
+            )
         self.augment = AUGMENTATIONS[recipe.augment or "none"]
         self.generator = torch.Generator(self.device)
-        precision = PRECISIONS[recipe.precision]
-        self.fabric = Fabric(
-            accelerator=self.device.type,
-            devices=1 if self.device.index is None else [self.device.index],
-            plugins=[Autocast(precision, self.device.type)] if precision else None,
-        )
         torch.manual_seed(recipe.seed)
         self.answers_per_cloud = self.task.answers(self.train_set.targets[:1]).numel()
         self.part_names = self.train_set.part_names if isinstance(self.train_set, PartClouds) else []
         model = build_model(recipe, self.train_set.num_classes, len(self.part_names))
+        if recipe.sync_bn:
+            synchronize_batch_norms(model)
         self.model, self.optimizer = self.fabric.setup(model, build_optimizer(recipe, model))
         self.progress = Progress()
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # the epoch's loss and correct answers
@@ -196,8 +206,13 @@ class Run:
             self.accumulate = Replay(self._accumulate, self.model, (self.sums,))
         # What a CUDA graph needs it takes while it is recorded, in the first step.
         self.idle_memory_bytes = memory_bytes(self.device) if recipe.cuda_graph else None
-        if resume and (folder / "last.pt").exists():
-            self._restore()
+        with self.processes.together():
+            if resume and (folder / "last.pt").exists():
+                self._restore()
+        most, least = self.processes.largest(self.progress.step, -self.progress.step)
+        with self.processes.together():
+            if most != -least:
+                raise InputError(f"the processes of this run find different files in {folder}. Let all share it.")
 
     @property
     def epoch(self) -> int:
@@ -206,28 +221,32 @@ class Run:
 
     def train(self) -> dict[str, Any]:
         """Train to the end and return what `results.json` then holds. Raises Interrupted when asked to stop."""
-        self._open_folder()
+        with self.processes.together():
+            self._open_folder()
         assert self.recipe.epochs is not None
         total = self.recipe.epochs * len(self.loader) * self.recipe.batch_size
         done = self.progress.step * self.recipe.batch_size
         with (
             stop_requests() as requests,
-            SummaryWriter(str(self.folder)) as board,
+            SummaryWriter(str(self.folder)) if self.processes.first else nullcontext() as board,
             tqdm(total=total, initial=done, unit=" clouds", disable=self.quiet or None, dynamic_ncols=True) as bar,
         ):
             while self.epoch < self.recipe.epochs:
                 self._train_epoch(bar, requests)
-                if self.progress.step % len(self.loader) == 0:
-                    self._finish_epoch(bar, board)
-                else:  # asked to stop within the epoch
-                    self._save("last.pt")
-                if requests:
+                with self.processes.together():
+                    if self.progress.step % len(self.loader) == 0:
+                        self._finish_epoch(bar, board)
+                    else:  # asked to stop within the epoch
+                        self._save("last.pt")
+                (signum,) = self.processes.largest(*requests[:1] or (0,))
+                if signum:
                     raise Interrupted(
                         f"stopped after step {self.progress.step} of {self.recipe.epochs * len(self.loader)}; the "
                         "place is saved. Go on with the same command (train: add --resume).",
-                        requests[0],
+                        signum,
                     )
-        return self._finish()
+        with self.processes.together():
+            return self._finish()
 
     def _train_epoch(self, bar: "tqdm[Any]", requests: list[int]) -> None:
         """Train to the end of the epoch, or to the first step after a request to stop."""
@@ -236,21 +255,26 @@ class Run:
         bar.set_description(f"epoch {epoch + 1}/{self.recipe.epochs}")
         reset_peak_memory(self.device)
         begun = shown = time.perf_counter()
-        for points, targets in self.loader.epoch(epoch, start):
+
+        def asked() -> tuple[int, int]:
+            """Whether to stop, and whether to read the loss: that waits for the device, so not at every step."""
+            return int(bool(requests)), int(time.perf_counter() - shown > 0.5)
+
+        batches = self.loader.epoch(epoch, start)
+        for (points, targets), (stop, show) in self.processes.in_step(batches, asked):
+            if show and self.progress.step > epoch * len(self.loader):
+                shown = time.perf_counter()
+                self._read_sums()
+                mean_loss = self.progress.loss_sum / self._answers_this_epoch(epoch)
+                bar.set_postfix(loss=f"{mean_loss:.3f}", lr=f"{self.optimizer.param_groups[0]['lr']:.2g}")
+            if stop:
+                break
             self._optimizer_step(points, targets)
             self.progress.step += 1
             if self.idle_memory_bytes is None:  # what the first step takes, libraries too, is there to stay
                 reset_peak_memory(self.device)
                 self.idle_memory_bytes = memory_bytes(self.device)
             bar.update(len(targets))
-            now = time.perf_counter()
-            if now - shown > 0.5:  # reading the loss waits for the device: not at every step
-                shown = now
-                self._read_sums()
-                mean_loss = self.progress.loss_sum / self._answers_this_epoch(epoch)
-                bar.set_postfix(loss=f"{mean_loss:.3f}", lr=f"{self.optimizer.param_groups[0]['lr']:.2g}")
-            if requests:
-                break
         self._read_sums()
         self.progress.seconds += time.perf_counter() - begun
         self._note_memory()
@@ -273,11 +297,15 @@ class Run:
             group["lr"] = lr
         # The whole batch at once, so that the micro-batch does not change what is drawn.
         points = self.augment(points, self.generator.manual_seed(seed_of(recipe.seed, step, AUGMENTATION)))
-        torch.manual_seed(seed_of(recipe.seed, step, DROPOUT))
-        size = recipe.micro_batch or recipe.batch_size
-        with one_update(self.model):
-            for cloud, target in zip(points.transpose(1, 2).split(size), targets.split(size), strict=True):
-                self.accumulate(cloud, target)
+        torch.manual_seed(seed_of(recipe.seed, step, DROPOUT + self.processes.rank))
+        size = min(recipe.micro_batch or recipe.batch_size, recipe.batch_size // self.processes.count)
+        points, targets = (self.processes.share(part, size) for part in (points.transpose(1, 2), targets))
+        micro_batches = list(zip(points.split(size), targets.split(size), strict=True))
+        with one_update(self.model, self.processes.total if self.processes.count > 1 else None):
+            for i, (cloud, target) in enumerate(micro_batches, 1):
+                # Gradients travel once, when they are complete.
+                with self.fabric.no_backward_sync(self.model, enabled=i < len(micro_batches)):
+                    self.accumulate(cloud, target)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=not recipe.cuda_graph)
 
@@ -288,15 +316,17 @@ class Run:
         rows = logits.movedim(1, -1).flatten(0, -2)  # an answer each: for more axes CUDA adds in any order
         smoothing = self.recipe.label_smoothing
         loss = F.cross_entropy(rows, answers.flatten(), label_smoothing=smoothing, reduction="sum")
-        self.fabric.backward(loss / (self.recipe.batch_size * self.answers_per_cloud))
+        # Fabric's mean over the processes of this is the mean over the batch's answers.
+        self.fabric.backward(loss * self.processes.count / (self.recipe.batch_size * self.answers_per_cloud))
         correct = (logits.detach().argmax(1) == answers).sum()
         self.sums += torch.stack([loss.detach(), correct])
 
     def _read_sums(self) -> None:
-        """Move the device's sums into the progress."""
-        loss, correct = self.sums.tolist()
+        """Move the devices' sums into the progress."""
+        loss, correct = self.processes.total(self.sums).tolist()
         self.sums.zero_()
-        self._require_finite("training loss", loss)
+        with self.processes.together():
+            self._require_finite("training loss", loss)
         self.progress.loss_sum += loss
         self.progress.num_correct += int(correct)
 
@@ -307,10 +337,14 @@ class Run:
                 "Lower --lr or add --warmup-epochs, under another --name."
             )
 
-    def _finish_epoch(self, bar: "tqdm[Any]", board: SummaryWriter) -> None:
+    def _finish_epoch(self, bar: "tqdm[Any]", board: SummaryWriter | None) -> None:
         """Score the selection split, write the epoch's line, keep the checkpoints."""
         progress, epoch = self.progress, self.epoch
-        scores = self.task.evaluate(self.model, self.select_set, EVAL_BATCH, self.device)
+        self.processes.take_from_first(self.model)  # batch norm's running statistics are each process's own
+        with self.fabric.autocast():
+            scores = self.task.evaluate(
+                self.model.module, self.select_set, EVAL_BATCH, self.device, processes=self.processes
+            )
         self._require_finite("validation loss", scores.loss)
         clouds = len(self.loader) * self.recipe.batch_size
         answers = clouds * self.answers_per_cloud
@@ -327,9 +361,10 @@ class Run:
             "peak_memory_bytes": progress.peak_memory_bytes,
         }
         progress.history.append(metrics)
-        for name, value in metrics.items():
-            if isinstance(value, float):
-                board.add_scalar(name, value, epoch)
+        if board is not None:
+            for name, value in metrics.items():
+                if isinstance(value, float):
+                    board.add_scalar(name, value, epoch)
         progress.loss_sum, progress.num_correct = 0.0, 0
         if scores.criterion > progress.best_accuracy:
             progress.best_accuracy, progress.best_epoch = scores.criterion, epoch
@@ -337,7 +372,8 @@ class Run:
         self._save("last.pt")
         if progress.best_epoch == epoch:
             self._save("best.pt")
-        write_lines(self.folder / "metrics.jsonl", progress.history)
+        if self.processes.first:
+            write_lines(self.folder / "metrics.jsonl", progress.history)
         if not self.quiet:
             bar.write(
                 f"epoch {epoch:3d}  train loss {metrics['train_loss']:.3f} OA {metrics['train_accuracy']:.1%}  "
@@ -349,13 +385,18 @@ class Run:
         """Read the test set, once, for the selected and the last checkpoint; write results and pictures."""
         results: dict[str, Any] = {"selected_on": self.recipe.select, "best_epoch": self.progress.best_epoch}
         for name in ("best", "last") if self.test else ():
-            model, _, _ = restore_model(self.folder / f"{name}.pt")
-            scores = self.task.evaluate(model.to(self.device), self.test_set, EVAL_BATCH, self.device)
+            model = self._restored(name)
+            scores = self.task.evaluate(model, self.test_set, EVAL_BATCH, self.device, processes=self.processes)
             results[name] = scores.as_json()
             if self.recipe.task == "classify" and uses_batch_statistics(model):  # training failed, or its statistics?
                 size = self.recipe.micro_batch or self.recipe.batch_size
-                by_batch = evaluate_by_batch_statistics(model, self.test_set, size, self.device)
+                size *= self.processes.count if self.recipe.sync_bn else 1
+                by_batch = evaluate_by_batch_statistics(
+                    model, self.test_set, size, self.device, processes=self.processes
+                )
                 results[f"{name}_by_batch_statistics"] = by_batch.as_json()
+        if not self.processes.first:
+            return results
         clouds = self.progress.step * self.recipe.batch_size
         results |= {
             "last_epoch": self.progress.history[-1],
@@ -373,7 +414,19 @@ class Run:
 
     # --- the run's folder ---
 
+    def _restored(self, name: str) -> torch.nn.Module:
+        """Return the network of a checkpoint, read by the first process alone: others may see an older file."""
+        model = build_model(self.recipe, self.train_set.num_classes, len(self.part_names))
+        with self.processes.together():
+            if self.processes.first:
+                model, _, _ = restore_model(self.folder / f"{name}.pt")
+        model.to(self.device)
+        self.processes.take_from_first(model)
+        return model
+
     def _open_folder(self) -> None:
+        if not self.processes.first:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "config.json").exists():
             environment = describe_environment(self.device)
@@ -399,6 +452,8 @@ class Run:
             )
 
     def _save(self, name: str) -> None:
+        if not self.processes.first:
+            return
         content = {
             "config": as_config(self.recipe),
             "class_names": self.train_set.class_names,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.nn.batch_norm import batch_affine
 from dgcnn_ws.nn.weight_standardization import WSConv1d, WSConv2d, WSLinear
 from dgcnn_ws.ops.operators import snapshot
 
@@ -95,16 +96,26 @@ class RunningEstimates(nn.Module):
 
 
 @contextmanager
-def one_update(model: nn.Module) -> Iterator[None]:
+def one_update(model: nn.Module, total: Callable[[Tensor], Tensor] | None = None) -> Iterator[None]:
     """Let the running estimates that `model` trains by change once, when the block ends, not at every forward.
 
     Wrap the micro-batches of one optimizer step in it. A block that raises leaves the estimates as they were.
+
+    Args:
+        total: where several processes each see a part of the batch, the sum of a tensor over all of them; called
+            once, in every process. Their estimates then stay equal, and are those of one process that sees it whole.
     """
     estimates = [module for module in model.modules() if isinstance(module, RunningEstimates)]
     for module in estimates:
         module.deferred = True
     try:
         yield
+        if total is not None and estimates:
+            sums = total(torch.cat([module.pending.flatten() for module in estimates]))
+            for module, part in zip(
+                estimates, sums.split([module.pending.numel() for module in estimates]), strict=True
+            ):
+                module.pending.copy_(part.view_as(module.pending))
         for module in estimates:
             module.update()
     finally:
@@ -281,7 +292,7 @@ def affine_from_moments(norm: nn.Module, mean: Tensor, var: Tensor, count: int |
     if isinstance(norm, nn.GroupNorm):
         return _group_affine(norm.num_groups, norm.eps, norm.weight, norm.bias, mean, var)
     if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-        return _batch_affine(norm, mean, var, count)
+        return batch_affine(norm, mean, var, count)
     assert isinstance(norm, BatchChannelNorm), f"no moments rule for {type(norm).__name__}"
     scale, shift = norm.estimate_affine()
     if norm.training:
@@ -302,38 +313,3 @@ def _group_affine(
     group_var = (var.unflatten(1, (groups, -1)) + (by_group - group_mean).square()).mean(2, keepdim=True)
     scale = weight * (group_var + eps).rsqrt().expand_as(by_group).flatten(1)
     return scale, bias - group_mean.expand_as(by_group).flatten(1) * scale
-
-
-def _batch_affine(
-    norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, var: Tensor, count: int | Tensor
-) -> tuple[Tensor, Tensor]:
-    if norm.training or norm.running_mean is None or norm.running_var is None:
-        values = mean.shape[0] * count if isinstance(count, int) else int(count.sum())
-        if values == 1:
-            raise ValueError("BatchNorm in training needs more than 1 value per channel; it got 1.")
-        batch_mean = _pooled(mean, count)
-        batch_var = _pooled(var + (mean - batch_mean).square(), count)
-        if norm.training and norm.running_mean is not None:
-            _track_batch(norm, batch_mean.detach(), batch_var.detach(), values)
-    else:
-        batch_mean, batch_var = norm.running_mean, norm.running_var
-    scale = norm.weight * (batch_var + norm.eps).rsqrt()
-    return scale.expand_as(mean), (norm.bias - batch_mean * scale).expand_as(mean)
-
-
-def _pooled(means: Tensor, count: int | Tensor) -> Tensor:
-    """Return the mean (C,) of all values from each cloud's mean (B, C) of `count` values."""
-    if isinstance(count, int):
-        return means.mean(0)
-    return (count / count.sum()).to(means.dtype) @ means
-
-
-@torch.no_grad()
-def _track_batch(norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, var: Tensor, count: int) -> None:
-    """Update running statistics as torch's batch norm does: unbiased variance, momentum None = average."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked += 1
-    rate = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), rate)
-    norm.running_var.lerp_((var * (count / (count - 1))).to(norm.running_var.dtype), rate)
