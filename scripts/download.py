@@ -20,14 +20,14 @@ PUBLISHED = {published.name: published for published in (MODELNET40,)}
 
 @dataclass(frozen=True)
 class Arguments:
-    dataset: Annotated[str, tyro.conf.Positional]
-    """modelnet40."""
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """What to fetch: modelnet40."""
     data_root: Path = Path("data")
-    """Folder that the data set's own folder is put into."""
+    """Folder to put modelnet40_ply_hdf5_2048/ into."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """A zip or folder with the data set's files: takes them from there instead of a mirror."""
+    """Zip file or folder that holds the data set already: its files are copied, no mirror is asked."""
     url: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """One more mirror, the address of a zip; tried before the others. Can be given several times."""
+    """Address of a zip file on another mirror, tried before the known ones. Can be given several times."""
 
 
 def check_url(url: str) -> None:

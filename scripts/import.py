@@ -21,18 +21,18 @@ from dgcnn_ws.errors import InputError
 
 @dataclass(frozen=True)
 class Arguments:
-    file: Annotated[Path, tyro.conf.Positional]
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """The public checkpoint."""
     out: Path
     """File to write; it must not exist."""
     num_points: int = 1024
-    """Points of a cloud that it was trained with."""
+    """Points that each of its training clouds had: 1,024 or 2,048 in the public networks."""
     k: int = 20
-    """Neighbours of a point, itself included: 20 for 1,024 points, 40 for 2,048 in the public networks."""
+    """Neighbours of a point, itself included: there 20 with 1,024 points, 40 with 2,048."""
     dataset: str = "modelnet40"
-    """Data set it was trained on: modelnet40 | modelnet10 | the path of a folder. Says what `evaluate` reads."""
+    """Data set that `evaluate` scores it on: modelnet40 | modelnet10 | the path of a folder that `prepare` wrote."""
     data_root: Path = Path("data")
-    """Folder that holds the data set."""
+    """Folder that holds the named data sets. Not for a path."""
     classes: Path | None = None
     """Text file of class names, one a line, in the order of the labels. Default: ModelNet40's 40."""
 

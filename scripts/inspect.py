@@ -1,7 +1,8 @@
-"""`python main.py inspect DATASET`: counts per class and split, bounds, duplicates, and a picture of each class.
+"""`python main.py inspect DATASET`: what a data set holds, and what may be wrong with it.
 
-Two clouds are duplicates when they hold exactly the same points, in whatever order. The same object sampled
-anew has other points and is not found.
+Prints the number of clouds of each class and split, the ranges of their coordinates, and duplicates. Two clouds are
+duplicates when they hold exactly the same points, in whatever order; of one object sampled twice the points differ, and
+it is not found.
 """
 
 from dataclasses import dataclass
@@ -24,14 +25,14 @@ SHOWN = 10  # groups of duplicates in the report; --json has all
 
 @dataclass(frozen=True)
 class Arguments:
-    dataset: Annotated[str, tyro.conf.Positional]
-    """shapes | modelnet10 | modelnet40, or a folder in their layout."""
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """shapes | modelnet10 | modelnet40 | the path of a folder that `prepare` wrote."""
     data_root: Path = Path("data")
-    """Folder that holds the data set."""
+    """Folder that holds the named data sets. Not for a path."""
     picture: Path | None = None
-    """Draw some training clouds of each class into this picture (.png, .pdf, .svg)."""
+    """Draw some training clouds of each class to this file (.png, .pdf, .svg)."""
     json: Path | None = None
-    """Write everything that was found to this file."""
+    """Write all of it to this file, every duplicate too."""
 
 
 def locate(dataset: str, root: Path) -> Path:

@@ -1,7 +1,7 @@
-"""`python main.py predict CHECKPOINT FILE ...`: the classes of shapes in files, or in all files of a folder.
+"""`python main.py predict CHECKPOINT FILE ...`: say which class the shape in each file is of, and how surely.
 
-Reads off, obj, ply, stl, glb, npy, npz, xyz, txt and pts. Every shape is treated as `prepare` treated the network's
-training data, which the checkpoint knows: the axis that points up, the points drawn, zero mean, unit sphere.
+Reads off, obj, ply, stl, glb, npy, npz, xyz, txt and pts, and all such files of a folder. Each shape is treated as the
+training data were, which the checkpoint knows: which axis points up, how many points are drawn, zero mean, unit sphere.
 """
 
 from collections.abc import Iterator
@@ -28,17 +28,16 @@ MAX_PICTURES = 12
 
 @dataclass(frozen=True)
 class Arguments:
-    checkpoint: Annotated[Path, tyro.conf.Positional]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """best.pt or last.pt of a run, or an imported checkpoint."""
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Files of shapes, or folders of them."""
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE ...")]
+    """Files with one shape each, or folders of them, at any depth."""
     up: str | None = None
-    """Axis that points up in the files: z | y. Default: as `prepare` was told; z where the training data did not
-    come from `prepare`."""
+    """Axis that points up in the files: z | y. Default: as `prepare` was told, else z."""
     num_points: int | None = None
-    """Points that the network sees of a mesh, or of a cloud that has more. Default: as in training."""
+    """Points that the network sees; of a cloud that has fewer, all. Default: as in training."""
     top: int = 5
-    """Classes to show of each shape."""
+    """Likeliest classes to show of each shape."""
     seed: int = 0
     """Decides which points are drawn."""
     batch_size: int = 16
@@ -48,12 +47,14 @@ class Arguments:
     json: Path | None = None
     """Write the predictions to this file."""
     picture: Path | None = None
-    """Draw the clouds (the first 12), coloured by how many channels of the pooled maximum each point decides."""
+    """Draw the first 12 shapes to this file (.png, .pdf, .svg), each point coloured by its share in the decision."""
 
 
 def check(args: Arguments) -> None:
     if args.up is not None:
         check_axis(args.up)
+    if not args.files:
+        raise InputError("there is nothing to predict. Name files, or folders of them, after the checkpoint.")
     if args.top < 1 or args.batch_size < 1 or args.seed < 0:
         raise InputError(f"--top {args.top} and --batch-size {args.batch_size} must be at least 1, --seed at least 0.")
     if args.picture and args.picture.suffix.lower() not in plots.PICTURES:

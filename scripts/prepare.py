@@ -1,9 +1,10 @@
 """`python main.py prepare SOURCE --out DIR`: your own meshes or clouds, or Princeton's ModelNet, as a data set.
 
-SOURCE is a folder or zip file of <class>/<file> or <class>/<train|test>/<file>, as ModelNet40.zip is. Files end in
-off, obj, ply, stl, glb (points are drawn from their surface by area), npy, npz, xyz, txt or pts (points as they are:
-of more, a random choice; of fewer, all of them, repeated). Every cloud gets zero mean and fits the unit sphere.
-Train on it with `python main.py train --dataset DIR`.
+SOURCE is a folder or zip file that holds <class>/<file> or, with a split of its own, <class>/<train|test>/<file>, as
+Princeton's ModelNet40.zip does. Of meshes (off, obj, ply, stl, glb) --num-points points are drawn from the surface, by
+area. Of clouds (npy, npz, xyz, txt, pts, ply without faces) with more points a random choice is stored; of those with
+fewer all points, some repeated. Every cloud is moved to zero mean and scaled into the unit sphere. DIR is then a data
+set: `python main.py train --dataset DIR`. The checkpoint remembers what was done, and `predict` repeats it.
 """
 
 from dataclasses import dataclass
@@ -18,22 +19,22 @@ from dgcnn_ws.engine.arguments import SKIPPED_SOME
 
 @dataclass(frozen=True)
 class Arguments:
-    source: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Folder or zip file that holds the class folders."""
     out: Path
     """Folder to write; it must not exist."""
     num_points: int = 2048
-    """Points stored of each shape; training may use fewer."""
+    """Points to store of each shape; training may use fewer."""
     up: str = "z"
-    """Axis that points up in the files: z (ModelNet's .off) | y (glTF). It becomes y, as in the HDF5 files."""
+    """Axis that points up in the files: z (as in ModelNet's .off) | y (as in glTF). In DIR it is y."""
     test_fraction: float = 0.2
-    """Share of each class that becomes test, where SOURCE has no train and test folders."""
+    """Share of each class that becomes test data, where SOURCE has no train and test folders."""
     seed: int = 0
-    """Decides that share, and the points drawn."""
+    """Decides which shapes become test data, and the points drawn."""
     jobs: int = 2
-    """Processes; their number does not change the result."""
+    """Processes that read files; their number does not change the result."""
     strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Stop at the first file that cannot be read. Otherwise it is named and left out, and the exit code is 3."""
+    """Stop at a file that cannot be read, and write nothing. Otherwise it is named and left out; exit code 3."""
 
 
 def main(arguments: list[str]) -> int:
