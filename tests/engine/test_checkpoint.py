@@ -13,6 +13,7 @@ import torch
 
 from dgcnn_ws.engine.checkpoint import (
     load_checkpoint,
+    load_tensors,
     read_json,
     replacing,
     restore_model,
@@ -170,3 +171,13 @@ def test_damaged_settings(tmp_path: Path, content: dict[str, object], change: di
     torch.save(content | change, tmp_path / "a.pt")
     with pytest.raises(InputError, match=message):
         restore_model(tmp_path / "a.pt")
+
+
+def test_changed_bytes_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "tensors.pt"
+    save_checkpoint(path, {"weight": torch.zeros(1000)})
+    content = path.read_bytes()
+    at = content.index(bytes(4000)) + 2000  # in the middle of the tensor
+    path.write_bytes(content[:at] + b"\1" + content[at + 1 :])
+    with pytest.raises(InputError, match="is damaged"):
+        load_tensors(path)

@@ -84,6 +84,7 @@ def test_warm_up_rises_linearly() -> None:
         ({"lr": float("nan")}, r"--lr is nan"),
         ({"lr": -1.0}, r"--lr is -1.0"),
         ({"seed": -1}, r"--seed is -1"),
+        ({"seed": 2**63}, r"--seed 9223372036854775808 is too large"),
         ({"dropout": 1.0}, r"--dropout 1.0"),
         ({"batch_size": 32, "micro_batch": 5}, r"--batch-size 32 is not a multiple of --micro-batch 5"),
         ({"norm": "bn", "micro_batch": 1}, r"BatchNorm head cannot train at --micro-batch 1.*--head-norm est"),

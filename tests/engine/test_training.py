@@ -4,14 +4,17 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
 import torch
 
 from dgcnn_ws.engine import training
+from dgcnn_ws.engine.evaluation import Scores
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.training import Interrupted, Run
 from dgcnn_ws.errors import InputError
@@ -100,16 +103,123 @@ def test_resumes_to_the_same_bits(
     assert parts["last"] == whole["last"] and parts["best"] == whole["best"]
 
 
-def test_a_killed_run_starts_over_from_its_last_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
+class Killed(BaseException):
+    """Ends a run where it stands, as SIGKILL does; scripts/inject_faults.py sends the signal itself."""
+
+
+def test_a_killed_run_starts_over_without_a_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
     Run(recipe, tmp_path / "whole", quiet=True).train()
     Run(recipe, tmp_path / "killed", quiet=True).train()
     killed = tmp_path / "killed"
-    # As a kill between an epoch's line and its checkpoint leaves it, before anything was saved.
     for name in ("last.pt", "best.pt", "results.json"):
         (killed / name).unlink()
+    (killed / ".last.pt.node.123").write_bytes(b"half")
     Run(recipe, killed, resume=True, quiet=True).train()
     assert_same_bits(weights(tmp_path / "whole"), weights(killed))
     assert len((killed / "metrics.jsonl").read_text().splitlines()) == 2
+    assert not list(killed.glob(".*"))
+
+
+@pytest.mark.parametrize("write", ["last.pt", "best.pt", "metrics.jsonl"])
+def test_killed_between_two_writes_of_an_epochs_end(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    monkeypatch.setattr(Run, "_finish", dict)
+    better = iter([0.25, 0.5, 0.5])  # both epochs are the best so far, also when one is trained again
+
+    def evaluate(*args: object) -> Scores:
+        return Scores(next(better), 0.0, 0.0, 3, {}, [])
+
+    run = Run(recipe, tmp_path / "run", quiet=True)
+    monkeypatch.setattr(type(run.task), "evaluate", evaluate)
+    save_checkpoint, write_lines = training.save_checkpoint, training.write_lines
+
+    def killing(function: Callable[[Path, Any], None]) -> Callable[[Path, Any], None]:
+        def call(path: Path, content: Any) -> None:
+            if path.name == write and run.epoch == 2:
+                raise Killed
+            function(path, content)
+
+        return call
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, "save_checkpoint", killing(save_checkpoint))
+        patch.setattr(training, "write_lines", killing(write_lines))
+        run.train()
+    before = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in before] == [1]
+    resumed = Run(recipe, tmp_path / "run", resume=True, quiet=True)
+    assert resumed.epoch == (1 if write == "last.pt" else 2)
+    resumed.train()
+    best, last = (torch.load(tmp_path / f"run/{name}.pt", weights_only=True) for name in ("best", "last"))
+    assert best["epoch"] == last["epoch"] == last["progress"]["best_epoch"] == 2
+    assert_same_bits(best["model"], last["model"])
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2] and lines == last["progress"]["history"]
+
+
+def test_refuses_to_go_on_without_the_best_checkpoint(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "_finish", dict)
+    run = Run(recipe, tmp_path / "run", quiet=True)
+    run.train()
+    best, last = tmp_path / "run/best.pt", tmp_path / "run/last.pt"
+    content = torch.load(last, weights_only=True)
+    content["progress"]["best_epoch"] = 1
+    torch.save(content, last)
+    other = best.read_bytes()
+    for damage in (lambda: best.unlink(), lambda: best.write_bytes(other[:-9]), lambda: torch.save(content, best)):
+        damage()
+        with pytest.raises(InputError, match="epoch 1 should lie there"):
+            Run(recipe, tmp_path / "run", resume=True, quiet=True).train()
+    torch.save(content | {"epoch": 1}, best)
+    Run(recipe, tmp_path / "run", resume=True, quiet=True).train()
+
+
+def test_metrics_are_put_right_from_the_last_checkpoint(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "_finish", dict)
+    Run(recipe, tmp_path / "run", quiet=True).train()
+    lines, last = tmp_path / "run/metrics.jsonl", tmp_path / "run/last.pt"
+    written = lines.read_text()
+    lines.write_text(written[:-40] + "\0\0")
+    Run(recipe, tmp_path / "run", resume=True, quiet=True).train()
+    assert lines.read_text() == written
+    content = torch.load(last, weights_only=True)
+    del content["progress"]["history"]  # as checkpoints were before
+    torch.save(content, last)
+    Run(recipe, tmp_path / "run", resume=True, quiet=True).train()
+    assert lines.read_text() == written
+
+
+def test_refuses_settings_that_its_checkpoint_was_not_trained_with(recipe: Recipe, tmp_path: Path) -> None:
+    Run(recipe, tmp_path / "run", quiet=True).train()
+    (tmp_path / "run/results.json").unlink()
+    config = tmp_path / "run/config.json"
+    config.write_text(config.read_text().replace('"seed": 0', '"seed": 4'))
+    with pytest.raises(InputError, match=r"last\.pt was trained with --seed 0, not 4"):
+        Run(replace(recipe, seed=4), tmp_path / "run", resume=True)
+
+
+def test_weights_that_are_no_numbers_do_not_replace_the_last_good_ones(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(recipe, tmp_path / "run", quiet=True)
+    step = run._optimizer_step
+
+    def last_step(points: torch.Tensor, labels: torch.Tensor) -> None:
+        step(points, labels)
+        if run.progress.step + 1 == STEPS + 1:  # its loss was one
+            with torch.no_grad():
+                next(run.model.parameters()).fill_(float("nan"))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run, "_optimizer_step", last_step)
+    with pytest.raises(InputError, match="weights became nan"):
+        run.train()
+    assert torch.load(tmp_path / "run/last.pt", weights_only=True)["progress"]["step"] == STEPS
 
 
 @pytest.mark.parametrize(("norm", "same"), [("ws_gn", True), ("ws_bcn", True), ("bn", False)])
