@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+from lightning_fabric.utilities import rank_zero_only
 
 from dgcnn_ws.engine.checkpoint import read_json
+from dgcnn_ws.engine.claim import recording, sole
 from dgcnn_ws.engine.recipe import Recipe, complete, dataset_name, from_config, name_folder
 from dgcnn_ws.engine.training import Run
 
@@ -33,6 +35,15 @@ def run_name(recipe: Recipe) -> str:
     return f"{dataset_name(recipe)}-{network}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}"
 
 
+def train(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
+    if getattr(rank_zero_only, "rank", 0):  # the first process holds the folder for all
+        return Run(recipe, folder, resume).train()
+    with sole(folder):
+        run = Run(recipe, folder, resume)
+        with recording(folder):
+            return run.train()
+
+
 def main(arguments: list[str]) -> None:
     parsed = parse(arguments, Recipe())
     folder = parsed.out / (parsed.name or run_name(parsed.recipe))
@@ -42,7 +53,7 @@ def main(arguments: list[str]) -> None:
     recipe = complete(parsed.recipe)
     dataset = recipe.data_root if recipe.dataset == "folder" else recipe.dataset
     print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {dataset}")
-    results = Run(recipe, folder, parsed.resume).train()
+    results = train(recipe, folder, parsed.resume)
     if recipe.select == "test":
         print("best.pt was chosen ON THE TEST SET: its score is not an honest estimate.")
     for which in ("best", "last"):

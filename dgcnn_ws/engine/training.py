@@ -20,13 +20,13 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dgcnn_ws.datasets import PartClouds
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
 from dgcnn_ws.datasets.loader import Loader
 from dgcnn_ws.engine import plots
+from dgcnn_ws.engine.board import Board
 from dgcnn_ws.engine.checkpoint import (
     check_weights,
     load_checkpoint,
@@ -212,9 +212,11 @@ class Run:
         done = self.progress.step * self.recipe.batch_size
         with (
             stop_requests() as requests,
-            SummaryWriter(str(self.folder)) as board,
+            Board(self.folder, self.epoch) as board,
             tqdm(total=total, initial=done, unit=" clouds", disable=self.quiet or None, dynamic_ncols=True) as bar,
         ):
+            if self.progress.step == 0:
+                self._show_samples(board)
             while self.epoch < self.recipe.epochs:
                 self._train_epoch(bar, requests)
                 if self.progress.step % len(self.loader) == 0:
@@ -305,7 +307,13 @@ class Run:
                 "Lower --lr or add --warmup-epochs, under another --name."
             )
 
-    def _finish_epoch(self, bar: "tqdm[Any]", board: SummaryWriter) -> None:
+    def _show_samples(self, board: Board) -> None:
+        """Put the first clouds of the first step on the board, as they are stored and as the network sees them."""
+        points, _ = next(self.loader.epoch(0))
+        seen = self.augment(points, self.generator.manual_seed(seed_of(self.recipe.seed, 0, AUGMENTATION)))
+        board.add_samples(points, seen, self.train_set.labels[self.loader.order(0)], self.train_set.class_names)
+
+    def _finish_epoch(self, bar: "tqdm[Any]", board: Board) -> None:
         """Score the selection split, write the epoch's line, keep the checkpoints."""
         progress, epoch = self.progress, self.epoch
         scores = self.task.evaluate(self.model, self.select_set, EVAL_BATCH, self.device)
@@ -326,9 +334,9 @@ class Run:
         }
         with open(self.folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps(metrics) + "\n")
-        for name, value in metrics.items():
-            if isinstance(value, float):
-                board.add_scalar(name, value, epoch)
+        board.add_metrics(metrics)
+        if scores.criterion > progress.best_accuracy or epoch == self.recipe.epochs:
+            board.add_confusion(scores.confusion, self.task.answer_names(self.train_set), self.task.unit, epoch)
         progress.loss_sum, progress.num_correct = 0.0, 0
         if scores.criterion > progress.best_accuracy:
             progress.best_accuracy, progress.best_epoch = scores.criterion, epoch
