@@ -9,9 +9,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -58,7 +59,7 @@ def forget(clouds: StreamedClouds) -> None:
 
 
 def measure(loader: Loader, steps: int, use: Callable[[torch.Tensor, torch.Tensor], None]) -> tuple[float, float]:
-    """Return clouds per second and milliseconds of processor time per cloud, of the first `steps` batches of an epoch."""
+    """Return clouds per second, and milliseconds of processor time per cloud, over the first batches of an epoch."""
     if isinstance(loader.dataset, StreamedClouds):
         forget(loader.dataset)
     begun, processor = time.perf_counter(), time.process_time()
@@ -70,7 +71,7 @@ def measure(loader: Loader, steps: int, use: Callable[[torch.Tensor, torch.Tenso
     return clouds / (time.perf_counter() - begun), 1000 * (time.process_time() - processor) / clouds
 
 
-def compare(name: str, rounds: int, turns: list[Callable[[], tuple[float, float]]]) -> None:
+def compare(name: str, rounds: int, turns: Sequence[Callable[[], tuple[float, float]]]) -> None:
     """Print what the turns of in memory and streamed took; whose turn is first alternates."""
     found: list[list[tuple[float, float]]] = []
     for number in range(rounds):
@@ -112,11 +113,11 @@ def main(arguments: list[str]) -> None:
         )
         epoch = len(run.loader)
         loaders = run.loader, streamed
-        alone = [lambda loader=loader: measure(loader, epoch, lambda *_: None) for loader in loaders]
+        alone = [partial(measure, loader, epoch, lambda *_: None) for loader in loaders]
         compare("loader alone", args.rounds, alone)
         run.model.train()
         run._optimizer_step(*next(iter(run.loader)))  # compiles
-        training = [lambda loader=loader: measure(loader, args.steps, run._optimizer_step) for loader in loaders]
+        training = [partial(measure, loader, args.steps, run._optimizer_step) for loader in loaders]
         compare("training", args.rounds, training)
 
 
