@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "say which class the shapes in files are of",
     "import": "turn a public PyTorch DGCNN checkpoint into one of ours",
     "compare": "train a grid of norms and micro-batches, and compare them",
+    "runs": "list runs with their settings, best score, state and age",
     "export": "write a checkpoint as ONNX or torch.export file, checked against torch",
     "benchmark": "measure time and memory per cloud, beside the reference and the floor",
 }

@@ -1,4 +1,4 @@
-"""`python -m scripts.benchmark_stream`: clouds per second from files (--stream) against clouds in memory.
+"""`python -m scripts.benchmark_stream`: clouds from files (--stream) against clouds in memory.
 
 The two take turns in one process: first the loader alone, through an epoch; then training, some steps with each, the
 reader started anew for every turn. Before each of its turns the files are put out of the system's cache, as far as the
@@ -9,9 +9,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -57,26 +58,30 @@ def forget(clouds: StreamedClouds) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def rate(loader: Loader, steps: int, use: Callable[[torch.Tensor, torch.Tensor], None]) -> float:
-    """Return the clouds per second of the first `steps` batches of an epoch."""
+def measure(loader: Loader, steps: int, use: Callable[[torch.Tensor, torch.Tensor], None]) -> tuple[float, float]:
+    """Return clouds per second, and milliseconds of processor time per cloud, over the first batches of an epoch."""
     if isinstance(loader.dataset, StreamedClouds):
         forget(loader.dataset)
-    begun = time.perf_counter()
+    begun, processor = time.perf_counter(), time.process_time()
     for _, (points, targets) in zip(range(steps), loader.epoch(0), strict=False):
         use(points, targets)
     if loader.device.type == "cuda":
         torch.cuda.synchronize(loader.device)
-    return steps * loader.batch_size / (time.perf_counter() - begun)
+    clouds = steps * loader.batch_size
+    return clouds / (time.perf_counter() - begun), 1000 * (time.process_time() - processor) / clouds
 
 
-def compare(name: str, rounds: int, one: Callable[[], float], other: Callable[[], float]) -> None:
-    rates = [(one(), other()) for _ in range(rounds)]
-    memory, streamed = (median(side) for side in zip(*rates, strict=True))
-    ratios = [theirs / ours for ours, theirs in rates]
-    print(
-        f"{name:<14}{memory:>12,.1f}{streamed:>12,.1f}    {median(ratios):.3f} ({min(ratios):.3f} - {max(ratios):.3f})",
-        flush=True,
-    )
+def compare(name: str, rounds: int, turns: Sequence[Callable[[], tuple[float, float]]]) -> None:
+    """Print what the turns of in memory and streamed took; whose turn is first alternates."""
+    found: list[list[tuple[float, float]]] = []
+    for number in range(rounds):
+        taken = [turn() for turn in (turns if number % 2 == 0 else turns[::-1])]
+        found.append(taken if number % 2 == 0 else taken[::-1])
+    for column, what in enumerate(("clouds/s", "processor ms per cloud")):
+        memory, streamed = (median(turn[side][column] for turn in found) for side in (0, 1))
+        ratios = [turn[1][column] / turn[0][column] for turn in found]
+        spread = f"{median(ratios):.3f} ({min(ratios):.3f} - {max(ratios):.3f})"
+        print(f"{f'{name}, {what}':<38}{memory:>14,.3f}{streamed:>14,.3f}    {spread}", flush=True)
 
 
 def main(arguments: list[str]) -> None:
@@ -104,16 +109,16 @@ def main(arguments: list[str]) -> None:
             f"{environment['hardware']}, {environment['threads']} threads, torch {environment['torch']}: "
             f"{len(run.train_set):,} clouds of {args.num_points:,} points, {size:,.0f} MB, "
             f"batch {args.batch_size}, buffer {args.buffer} MB\n\n"
-            f"{'clouds/s':<14}{'in memory':>12}{'streamed':>12}    ratio of a round"
+            f"{'':<38}{'in memory':>14}{'streamed':>14}    ratio of a round"
         )
         epoch = len(run.loader)
         loaders = run.loader, streamed
-        alone = [lambda loader=loader: rate(loader, epoch, lambda *_: None) for loader in loaders]
-        compare("loader alone", args.rounds, *alone)
+        alone = [partial(measure, loader, epoch, lambda *_: None) for loader in loaders]
+        compare("loader alone", args.rounds, alone)
         run.model.train()
         run._optimizer_step(*next(iter(run.loader)))  # compiles
-        training = [lambda loader=loader: rate(loader, args.steps, run._optimizer_step) for loader in loaders]
-        compare("training", args.rounds, *training)
+        training = [partial(measure, loader, args.steps, run._optimizer_step) for loader in loaders]
+        compare("training", args.rounds, training)
 
 
 if __name__ == "__main__":

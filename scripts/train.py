@@ -1,6 +1,5 @@
 """`python main.py train`: train a network; everything the run makes lies in its folder."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,11 +7,10 @@ from typing import Annotated, Any
 import tyro
 
 from dgcnn_ws.engine.checkpoint import read_json
-from dgcnn_ws.engine.pool import claim
+from dgcnn_ws.engine.claim import recording, sole
 from dgcnn_ws.engine.processes import check_started, is_first, one_voice, started
 from dgcnn_ws.engine.recipe import Recipe, check_data_root, complete, dataset_name, from_config, name_folder
 from dgcnn_ws.engine.training import Interrupted, Run
-from dgcnn_ws.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,10 @@ def run_name(recipe: Recipe) -> str:
 
 def main(arguments: list[str]) -> None:
     with one_voice(Interrupted, KeyboardInterrupt):
-        train(arguments)
+        command(arguments)
 
 
-def train(arguments: list[str]) -> None:
+def command(arguments: list[str]) -> None:
     parsed = parse(arguments, Recipe())
     check_data_root(parsed.recipe.dataset, parsed.recipe.data_root)
     folder = parsed.out / (parsed.name or run_name(parsed.recipe))
@@ -58,14 +56,18 @@ def train(arguments: list[str]) -> None:
     if is_first():
         shared = f", in {recipe.processes} processes" if recipe.processes > 1 else ""
         print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {dataset}{shared}")
-    run = Run(recipe, folder, parsed.resume)
-    # Of several processes that train one network together, the first alone writes.
-    with claim(folder) if run.processes.first else nullcontext(True) as mine:
-        if not mine:
-            raise InputError(f"another process is training {folder}. Wait for its end, or choose another --name.")
-        results = run.train()
+    results = train(recipe, folder, parsed.resume)
     if is_first():
         report(results, folder, recipe)
+
+
+def train(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
+    if not is_first():  # the first process holds the folder for all
+        return Run(recipe, folder, resume).train()
+    with sole(folder):
+        run = Run(recipe, folder, resume)
+        with recording(folder):
+            return run.train()
 
 
 def report(results: dict[str, Any], folder: Path, recipe: Recipe) -> None:

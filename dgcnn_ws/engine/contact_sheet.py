@@ -63,6 +63,34 @@ def draw_contact_sheet(points: np.ndarray, labels: np.ndarray, class_names: list
     save(figure, path)
 
 
+def samples_figure(stored: np.ndarray, seen: np.ndarray, names: list[str]) -> Figure:
+    """Return clouds as stored (upper of two rows) and as a network sees them (lower), in the same scale.
+
+    Args:
+        stored, seen: (n, num_points, 3), y up.
+        names: the class of each.
+    """
+    figure = Figure(figsize=((len(names) + 0.5) * 2 * CELL, 4 * CELL + 0.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    axes.set_xlim(-0.5, len(names))
+    axes.set_ylim(2, -0.2)
+    extent = max(float(np.abs(clouds @ PICTURE_AXES[:2].T).max()) for clouds in (stored, seen)) or 1.0
+    for row, (text, clouds) in enumerate((("as stored", stored), ("augmented", seen))):
+        axes.text(-0.1, row + 0.5, text, ha="right", va="center", fontsize=10)
+        for column, cloud in enumerate(clouds[:, :MAX_POINTS]):
+            places, colours = project(cloud)
+            centre, radius = frame(cloud)
+            # Back from the unit circle, so that stretching and shifting show.
+            places = (places * radius + (PICTURE_AXES @ centre)[:2]) / extent
+            places = places * (0.48, -0.48) + (column + 0.5, row + 0.5)
+            axes.scatter(places[:, 0], places[:, 1], s=3, c=colours, linewidths=0)
+    for column, name in enumerate(names):
+        axes.text(column + 0.5, -0.05, literal(name), ha="center", va="bottom", fontsize=10)
+    return figure
+
+
 def evenly_spaced(members: np.ndarray) -> np.ndarray:
     """Up to `COLUMNS` of (n,) members, the first and the last among them."""
     if len(members) <= COLUMNS:
@@ -75,9 +103,8 @@ def project(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     The cloud fills the circle whatever its size. A colour is the light that the surface gets.
     """
-    points = points.astype(np.float64)
-    points = points - (points.min(0) + points.max(0)) / 2
-    points = points / (np.linalg.norm(points, axis=1).max() or 1.0)
+    centre, radius = frame(points)
+    points = (points - centre) / radius
     points = points[np.argsort(points @ PICTURE_AXES[2], kind="stable")]  # the farthest is drawn first
     eye = points @ PICTURE_AXES.T
     colours = LIT(np.abs(normals(points) @ LIGHT).clip(0, 1) * BRIGHTEST)[:, :3]
@@ -85,6 +112,13 @@ def project(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     colours[hidden] = PALE
     order = np.argsort(~hidden, kind="stable")
     return eye[order, :2], colours[order]
+
+
+def frame(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """The middle (3,) of a cloud (n, 3) and the distance of its farthest point; 1 where all points are one."""
+    points = points.astype(np.float64)
+    centre = (points.min(0) + points.max(0)) / 2
+    return centre, float(np.linalg.norm(points - centre, axis=1).max()) or 1.0
 
 
 def normals(points: np.ndarray) -> np.ndarray:

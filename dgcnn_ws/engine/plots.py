@@ -1,6 +1,5 @@
 """Pictures of a run, drawn without a display."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from dgcnn_ws.engine.checkpoint import replacing
+from dgcnn_ws.engine.metrics import read_metrics
 
 PICTURES = (".png", ".pdf", ".svg")
 
@@ -30,7 +30,14 @@ def literal(text: str) -> str:
 
 
 def draw_confusion(confusion: list[list[int]], class_names: list[str], path: Path, unit: str = "clouds") -> None:
-    """Draw a confusion matrix, each row as fractions of its class, with the numbers where there is room."""
+    """Draw `confusion_figure` into a picture."""
+    save(confusion_figure(confusion, class_names, unit), path)
+
+
+def confusion_figure(
+    confusion: list[list[int]], class_names: list[str], unit: str = "clouds", numbers: bool = True
+) -> Figure:
+    """Return a confusion matrix, each row as fractions of its class; `numbers` writes the counts into it."""
     counts = np.array(confusion)
     shares = counts / counts.sum(1, keepdims=True).clip(1)
     size = max(4.0, 0.32 * len(class_names) + 2)
@@ -43,17 +50,17 @@ def draw_confusion(confusion: list[list[int]], class_names: list[str], path: Pat
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    for i, j in zip(*np.nonzero(counts), strict=True):
+    for i, j in zip(*np.nonzero(counts), strict=True) if numbers else ():
         colour = "white" if shares[i, j] > 0.5 else "black"
         axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=6, color=colour)
     accuracy = np.trace(counts) / counts.sum()
     axes.set_title(f"overall accuracy {accuracy:.2%} of {counts.sum():,} {unit}", fontsize=10)
-    save(figure, path)
+    return figure
 
 
 def draw_training(metrics: Path, path: Path) -> None:
     """Draw loss and accuracy over the epochs of a `metrics.jsonl`."""
-    lines: list[dict[str, Any]] = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = read_metrics(metrics)
     epochs = [line["epoch"] for line in lines]
     split = {"val": "validation", "test": "test"}[lines[0]["selected_on"]]
     figure = Figure(figsize=(9, 3.5), layout="constrained")

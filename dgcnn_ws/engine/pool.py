@@ -1,12 +1,10 @@
 """Many runs in one folder, each trained by exactly one process, here or on a machine that shares the folder."""
 
-import fcntl
 import multiprocessing
 import sys
 import time
-import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -14,7 +12,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from dgcnn_ws.engine.checkpoint import read_json, write_json
+from dgcnn_ws.engine.checkpoint import read_json
+from dgcnn_ws.engine.claim import claim, read_failure, record_failure, recording
 from dgcnn_ws.engine.devices import keep_freed_memory
 from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.training import Interrupted, Run, stop_requests
@@ -47,28 +46,7 @@ class Job:
 
     def failure(self) -> str | None:
         """Return why the run failed the last time it was tried, or None."""
-        path = self.folder / "failure.json"
-        if self.finished or not path.exists():
-            return None
-        content = read_json(path)
-        error = str(content.get("error") if isinstance(content, dict) else content)
-        return " ".join(error.split()).replace("|", "/")  # one line, for a table
-
-
-@contextmanager
-def claim(folder: Path) -> Iterator[bool]:
-    """Hold the run in `folder` while the block lasts: yields false where another process holds it.
-
-    A lock on an open file: a process lets go of it in whatever way it ends.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "claim", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        return None if self.finished else read_failure(self.folder)
 
 
 def _train(job: Job, threads: int) -> None:
@@ -81,19 +59,14 @@ def _train(job: Job, threads: int) -> None:
                 sys.exit(BUSY)
             if not job.finished:
                 resume = (job.folder / "config.json").exists()
-                Run(job.recipe, job.folder, resume, quiet=True, test=job.test).train()
+                with recording(job.folder):
+                    Run(job.recipe, job.folder, resume, quiet=True, test=job.test).train()
     except Interrupted as stop:
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:
-        _record_failure(job, str(error), traceback.format_exc())
+    except Exception:  # recorded
         sys.exit(1)
-
-
-def _record_failure(job: Job, error: str, details: str = "") -> None:
-    with suppress(OSError):  # a full disk: the missing results say it too
-        write_json(job.folder / "failure.json", {"error": error, "details": details})
 
 
 def train_all(jobs: list[Job], processes: int) -> None:
@@ -164,9 +137,9 @@ def _report(job: Job, exit_code: int, jobs: list[Job], bar: "tqdm[None]") -> Non
         _say(bar, f"{count} of {len(jobs)} runs done: {job.folder.name}, {seconds:.0f} s of training")
         return
     if exit_code < 0:
-        _record_failure(job, f"the process was killed by signal {-exit_code}; memory may have run out.")
+        record_failure(job.folder, f"the process was killed by signal {-exit_code}; memory may have run out.")
     elif exit_code > 1:
-        _record_failure(job, f"the process was asked to stop (exit code {exit_code}).")
+        record_failure(job.folder, f"the process was asked to stop (exit code {exit_code}).")
     _say(bar, f"failed: {job.folder.name}: {job.failure() or f'exit code {exit_code}'}")
 
 

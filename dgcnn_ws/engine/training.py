@@ -19,13 +19,13 @@ import torch
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dgcnn_ws.datasets import PartClouds
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
 from dgcnn_ws.datasets.loader import Loader
 from dgcnn_ws.engine import plots
+from dgcnn_ws.engine.board import Board
 from dgcnn_ws.engine.checkpoint import (
     check_weights,
     load_checkpoint,
@@ -228,9 +228,11 @@ class Run:
         done = self.progress.step * self.recipe.batch_size
         with (
             stop_requests() as requests,
-            SummaryWriter(str(self.folder)) if self.processes.first else nullcontext() as board,
+            Board(self.folder, self.epoch) if self.processes.first else nullcontext() as board,
             tqdm(total=total, initial=done, unit=" clouds", disable=self.quiet or None, dynamic_ncols=True) as bar,
         ):
+            if board is not None and self.progress.step == 0:
+                self._show_samples(board)
             while self.epoch < self.recipe.epochs:
                 self._train_epoch(bar, requests)
                 with self.processes.together():
@@ -337,7 +339,13 @@ class Run:
                 "Lower --lr or add --warmup-epochs, under another --name."
             )
 
-    def _finish_epoch(self, bar: "tqdm[Any]", board: SummaryWriter | None) -> None:
+    def _show_samples(self, board: Board) -> None:
+        """Put the first clouds of the first step on the board, as they are stored and as the network sees them."""
+        points, _ = next(self.loader.epoch(0))
+        seen = self.augment(points, self.generator.manual_seed(seed_of(self.recipe.seed, 0, AUGMENTATION)))
+        board.add_samples(points, seen, self.train_set.labels[self.loader.order(0)], self.train_set.class_names)
+
+    def _finish_epoch(self, bar: "tqdm[Any]", board: Board | None) -> None:
         """Score the selection split, write the epoch's line, keep the checkpoints."""
         progress, epoch = self.progress, self.epoch
         self.processes.take_from_first(self.model)  # batch norm's running statistics are each process's own
@@ -362,9 +370,9 @@ class Run:
         }
         progress.history.append(metrics)
         if board is not None:
-            for name, value in metrics.items():
-                if isinstance(value, float):
-                    board.add_scalar(name, value, epoch)
+            board.add_metrics(metrics)
+            if scores.criterion > progress.best_accuracy or epoch == self.recipe.epochs:
+                board.add_confusion(scores.confusion, self.task.answer_names(self.train_set), self.task.unit, epoch)
         progress.loss_sum, progress.num_correct = 0.0, 0
         if scores.criterion > progress.best_accuracy:
             progress.best_accuracy, progress.best_epoch = scores.criterion, epoch

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dgcnn_ws.engine.pool import Job, claim, train_all
+from dgcnn_ws.engine.claim import claim
+from dgcnn_ws.engine.pool import Job, train_all
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.training import Interrupted, Run
 
@@ -36,27 +37,6 @@ def wait_for(path: Path, seconds: float = 60) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
-
-
-def test_a_claim_is_held_by_one_and_let_go_by_the_dead(tmp_path: Path) -> None:
-    with claim(tmp_path / "run") as first, claim(tmp_path / "run") as second:
-        assert first and not second
-    held = multiprocessing.get_context("spawn").Process(target=_hold, args=(tmp_path / "run",))
-    held.start()
-    wait_for(tmp_path / "run/held")
-    with claim(tmp_path / "run") as mine:
-        assert not mine
-    held.kill()
-    held.join()
-    with claim(tmp_path / "run") as mine:
-        assert mine
-
-
-def _hold(folder: Path) -> None:
-    with claim(folder) as mine:
-        assert mine
-        (folder / "held").write_text("")
-        time.sleep(60)
 
 
 def test_processes_train_what_one_alone_would(recipe: Recipe, tmp_path: Path) -> None:

@@ -107,6 +107,32 @@ class Killed(BaseException):
     """Ends a run where it stands, as SIGKILL does; scripts/inject_faults.py sends the signal itself."""
 
 
+@pytest.mark.parametrize("stream_when", ["always", "after the stop", "before the stop"])
+def test_streamed_clouds_train_to_the_same_bits(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream_when: str
+) -> None:
+    """Where the clouds lie is not part of what is computed: a run may even go on with the other."""
+    recipe = replace(recipe, epochs=1)
+    streamed = replace(recipe, stream=True, stream_buffer=1)
+    first = recipe if stream_when == "after the stop" else streamed
+    whole = Run(recipe, tmp_path / "whole", quiet=True).train()
+    run = Run(first, tmp_path / "parts", quiet=True)
+    step = run._optimizer_step
+
+    def step_and_signal(points: torch.Tensor, labels: torch.Tensor) -> None:
+        step(points, labels)
+        if run.progress.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run, "_optimizer_step", step_and_signal)
+    with pytest.raises(Interrupted):
+        run.train()
+    second = recipe if stream_when == "before the stop" else streamed
+    parts = Run(second, tmp_path / "parts", resume=True, quiet=True).train()
+    assert_same_bits(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert parts["last"] == whole["last"] and parts["best"] == whole["best"]
+
+
 def test_a_killed_run_starts_over_without_a_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
     Run(recipe, tmp_path / "whole", quiet=True).train()
     Run(recipe, tmp_path / "killed", quiet=True).train()

@@ -1,0 +1,62 @@
+"""What TensorBoard shows of a run: its scores, the confusion on the selection split, and what the network is shown."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from dgcnn_ws.engine.contact_sheet import samples_figure
+from dgcnn_ws.engine.plots import confusion_figure
+
+SAMPLES = 6  # clouds that are drawn
+MOST_NUMBERED = 16  # classes: writing the counts of 40 takes seconds, and this is drawn again and again
+
+
+class Board(SummaryWriter):
+    """A run's TensorBoard events.
+
+    Args:
+        folder: where they go.
+        epochs_done: whole epochs trained so far. What an interrupted run wrote of later ones is hidden, since those
+            are trained, and written, again.
+    """
+
+    def __init__(self, folder: Path, epochs_done: int) -> None:
+        super().__init__(str(folder), purge_step=epochs_done + 1 if epochs_done else None)
+
+    def add_metrics(self, metrics: dict[str, Any]) -> None:
+        """Add the fractional numbers of an epoch's line, under their names."""
+        for name, value in metrics.items():
+            if isinstance(value, float):
+                self.add_scalar(name, value, metrics["epoch"])
+
+    def add_confusion(self, confusion: list[list[int]], names: list[str], unit: str, epoch: int) -> None:
+        numbers = len(names) <= MOST_NUMBERED
+        self.add_image("confusion", pixels(confusion_figure(confusion, names, unit, numbers)), epoch, dataformats="HWC")
+
+    def add_samples(self, stored: Tensor, seen: Tensor, labels: Tensor, class_names: list[str]) -> None:
+        """Add some clouds as they are stored and as the network sees them: (B, num_points, 3) both, labels (B or more).
+
+        The first of each class come first.
+        """
+        order = first_of_each(labels[: len(stored)].tolist())[:SAMPLES]
+        names = [class_names[int(labels[i])] for i in order]
+        figure = samples_figure(stored[order].cpu().numpy(), seen[order].cpu().numpy(), names)
+        self.add_image("samples", pixels(figure), 0, dataformats="HWC")
+
+
+def first_of_each(labels: list[int]) -> list[int]:
+    """Return the places of all labels, the first of every label in front."""
+    first = [labels.index(label) for label in dict.fromkeys(labels)]
+    return first + [i for i in range(len(labels)) if i not in first]
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """Return a figure as an image (height, width, 3) uint8."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
