@@ -215,7 +215,8 @@ def _fabric(
 ) -> Fabric:
     # Running estimates are kept equal by `one_update`, and of batch norm's the first process's count.
     together = isinstance(devices, int) and devices * nodes > 1
-    strategy: Any = DDPStrategy(**{BUFFERS: False}) if together else "auto"
+    buffers: dict[str, Any] = {BUFFERS: False}
+    strategy: Any = DDPStrategy(**buffers) if together else "auto"
     plugins: list[Any] = [environment] if precision is None else [environment, precision]
     return Fabric(accelerator=device.type, strategy=strategy, devices=devices, num_nodes=nodes, plugins=plugins)
 

@@ -33,25 +33,31 @@ CLEAN |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 PATIENCE = 300  # seconds; on a busy machine starting a process takes long
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def seen(request: pytest.FixtureRequest, easy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `train_in_processes` saw in 2 processes, started by torchrun, and in 3, started by the first of them."""
-    folder = tmp_path_factory.mktemp("seen")
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_do_together_what_one_does(count: int, easy_root: Path, tmp_path: Path) -> None:
+    """2 processes, started by torchrun, and 3, started by the first of them: see `train_in_processes`."""
+    seen = train_in_processes(count, easy_root, tmp_path)
+    check_gradients_and_statistics_are_those_of_one_process(seen, count, easy_root, tmp_path)
+    check_gradients_travel_once_a_step(seen, count)
+    check_every_cloud_is_scored_once(seen)
+    check_an_error_of_one_process_is_raised_in_all(seen, count)
+
+
+def train_in_processes(count: int, easy_root: Path, folder: Path) -> dict[str, Any]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = str(Path(__file__).with_name("train_in_processes.py"))
-    command = [sys.executable, *(torchrun if request.param == 2 else []), script, str(easy_root), str(folder)]
-    command += [] if request.param == 2 else [str(request.param)]
+    command = [sys.executable, *(torchrun if count == 2 else []), script, str(easy_root), str(folder)]
+    command += [] if count == 2 else [str(count)]
     done = subprocess.run(command, env=CLEAN, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
-    return torch.load(folder / "seen.pt", weights_only=True) | {"processes": request.param, "stderr": done.stderr}
+    return torch.load(folder / "seen.pt", weights_only=True) | {"stderr": done.stderr}
 
 
-def test_gradients_and_statistics_are_those_of_one_process(
-    seen: dict[str, Any], easy_root: Path, tmp_path: Path
+def check_gradients_and_statistics_are_those_of_one_process(
+    seen: dict[str, Any], count: int, easy_root: Path, tmp_path: Path
 ) -> None:
-    count = seen["processes"]
     for name, (*_, micro_batch) in STEPS.items():
-        step, one = seen["steps"][name], take_step(name, 1, count * micro_batch, easy_root, tmp_path)
+        step, one = seen["steps"][name], take_step(name, 1, count * micro_batch, easy_root, tmp_path / "one")
         assert step["the same everywhere"], name
         difference = ((step["gradient"] - one["gradient"]).norm() / one["gradient"].norm()).item()
         if name == "bn":  # two clouds have other moments than each of them
@@ -62,8 +68,7 @@ def test_gradients_and_statistics_are_those_of_one_process(
         torch.testing.assert_close(step["sums"], one["sums"], rtol=1e-6, atol=0)
 
 
-def test_gradients_travel_once_a_step(seen: dict[str, Any]) -> None:
-    count = seen["processes"]
+def check_gradients_travel_once_a_step(seen: dict[str, Any], count: int) -> None:
     for name, (preset, norm, head_norm, sync_bn, micro_batch) in STEPS.items():
         step = seen["steps"][name]
         gradient = 8 * step["gradient"].numel()
@@ -80,7 +85,7 @@ def test_gradients_travel_once_a_step(seen: dict[str, Any]) -> None:
         assert step["calls"]["allreduce_"] <= 3  # one or two for the gradients, one for the estimates
 
 
-def test_every_cloud_is_scored_once(seen: dict[str, Any]) -> None:
+def check_every_cloud_is_scored_once(seen: dict[str, Any]) -> None:
     for shared, alone in zip(seen["scores"], seen["alone"], strict=True):
         assert shared.pop("loss") == pytest.approx(alone.pop("loss"), rel=1e-12)
         for name in ("instance_miou", "class_miou"):
@@ -89,8 +94,8 @@ def test_every_cloud_is_scored_once(seen: dict[str, Any]) -> None:
         assert str(shared) == str(alone)  # where a class has no clouds its score is nan
 
 
-def test_an_error_of_one_process_is_raised_in_all(seen: dict[str, Any]) -> None:
-    agreed, count = seen["agreed"], seen["processes"]
+def check_an_error_of_one_process_is_raised_in_all(seen: dict[str, Any], count: int) -> None:
+    agreed = seen["agreed"]
     assert agreed["largest"] == (count - 1, 0)
     assert agreed["input"] == "no such cloud." and agreed["disk"] == "last.pt: No space left."
     assert agreed["reading"] == ([("first", (1, 0))], "the file is gone.")
@@ -121,14 +126,6 @@ def recipe(easy_root: Path) -> Recipe:
     )
 
 
-@pytest.fixture(scope="module")
-def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """The last weights of the run in one process."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    Run(recipe, folder, quiet=True).train()
-    return weights(folder)
-
-
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "last.pt", weights_only=True)["model"]
 
@@ -157,9 +154,7 @@ def wait_for(condition: Any) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_started_by_itself_and_stopped_at_any_process(
-    recipe: Recipe, whole: dict[str, torch.Tensor], tmp_path: Path
-) -> None:
+def test_started_by_itself_and_stopped_at_any_process(recipe: Recipe, tmp_path: Path) -> None:
     folder, recipe = tmp_path / "run", replace(recipe, epochs=20)
     arguments = [sys.executable, *command(recipe, folder, "--devices", "2")]
     process = subprocess.Popen(arguments, env=CLEAN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -197,8 +192,9 @@ def srun(arguments: list[str]) -> Iterator[subprocess.CompletedProcess[str]]:
 
 
 def test_one_process_goes_on_as_two_under_slurm(
-    recipe: Recipe, whole: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    Run(recipe, tmp_path / "whole", quiet=True).train()
     folder = tmp_path / "run"
     run = Run(recipe, folder, quiet=True)
     step = run._optimizer_step
@@ -214,7 +210,7 @@ def test_one_process_goes_on_as_two_under_slurm(
     first, second = srun([str(ROOT / "main.py"), "train", "--resume", "--out", str(tmp_path), "--name", "run"])
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert "best.pt on test" in first.stdout and not second.stdout and not second.stderr
-    assert_close(weights(folder), whole)
+    assert_close(weights(folder), weights(tmp_path / "whole"))
     results = json.loads((folder / "results.json").read_text())
     assert results["last"]["num_clouds"] == 11 == sum(map(sum, results["last"]["confusion"]))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

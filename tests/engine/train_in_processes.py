@@ -1,6 +1,6 @@
 """What each process of tests/engine/test_processes.py does; the first one writes what it saw to a file.
 
-python train_in_processes.py PROCESSES DATA_ROOT FOLDER
+python train_in_processes.py DATA_ROOT FOLDER [PROCESSES]; without the number there are as many as torchrun started.
 """
 
 import sys
@@ -13,7 +13,7 @@ from dgcnn_ws.datasets import PartClouds, PointClouds
 from dgcnn_ws.engine import training
 from dgcnn_ws.engine.communication import Collectives
 from dgcnn_ws.engine.evaluation import evaluate, evaluate_by_batch_statistics
-from dgcnn_ws.engine.processes import ALONE, Agreed, Processes
+from dgcnn_ws.engine.processes import ALONE, Agreed, Processes, one_voice
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.segmentation import evaluate_parts
 from dgcnn_ws.engine.training import Run
@@ -109,8 +109,9 @@ def agree(processes: Processes) -> dict[str, Any]:
     return found
 
 
-def main(processes: int, data_root: Path, folder: Path) -> None:
+def main(data_root: Path, folder: Path, processes: int | None = None) -> None:
     torch.set_num_threads(1)
+    processes = complete(Recipe(devices=processes, batch_size=BATCH)).processes
     steps = {name: take_step(name, processes, STEPS[name][-1], data_root, folder) for name in STEPS}
     run = Run(complete(Recipe(dataset="modelnet10", data_root=data_root, num_points=16, k=4, emb_dims=32, device="cpu",
                               batch_size=BATCH, devices=processes, nodes=1)), folder / "any", quiet=True)  # fmt: skip
@@ -121,7 +122,13 @@ def main(processes: int, data_root: Path, folder: Path) -> None:
         assert collected and all_scores(ALONE)
         content = {"steps": steps, "agreed": agreed, "scores": scores, "alone": all_scores(ALONE)}
         torch.save(content, folder / "seen.pt")
+    try:  # as main.py has it
+        with one_voice(), run.processes.together():
+            if run.processes.rank == processes - 1:
+                raise InputError("the last process cannot.")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))

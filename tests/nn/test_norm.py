@@ -156,6 +156,22 @@ def test_micro_batches_give_what_the_whole_batch_gives(
     assert split.num_updates == updates + 2
 
 
+def test_parts_of_a_batch_in_several_places_give_what_the_whole_gives() -> None:
+    whole = nn.Sequential(BatchChannelNorm(12, 4), nn.Flatten(), RunningStandardization(84)).double()
+    here, there = copy.deepcopy(whole), copy.deepcopy(whole)
+    x = values(6, 12, 7)
+    seen: list[Tensor] = []
+    with one_update(there, lambda sums: seen.append(sums.clone()) or sums):
+        there(x[:2])
+    with one_update(here, lambda sums: sums + seen[0]):
+        here(x[2:4])
+        here(x[4:])
+    with one_update(whole):
+        whole(x)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(here.state_dict()[name], value)
+
+
 def test_a_block_that_raises_or_sees_nothing_leaves_the_estimates_alone() -> None:
     norm = randomise(BatchChannelNorm(6, 3))
     before, after = copy.deepcopy(norm.state_dict()), copy.deepcopy(norm)
