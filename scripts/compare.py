@@ -86,10 +86,9 @@ def parse(arguments: list[str]) -> Arguments:
     for name, flag in LISTS.items():
         if getattr(args.recipe, name) != getattr(default.recipe, name):
             raise InputError(f"--{name.replace('_', '-')} is for one run. Use {flag} to say what is compared.")
-    alone = replace(args.recipe, devices=args.recipe.devices or 1, nodes=args.recipe.nodes or 1)
-    if alone.processes != 1 or alone.sync_bn:
+    if {args.recipe.devices, args.recipe.nodes} - {None, 1} or args.recipe.sync_bn:
         raise InputError("compare trains each run in one process. Leave --devices, --nodes and --sync-bn out.")
-    args = replace(args, recipe=alone)
+    args = replace(args, recipe=replace(args.recipe, devices=1, nodes=1))  # also where srun started several
     if args.recipe.task != default.recipe.task:
         raise InputError("compare trains classifiers. Use main.py train --task segment for parts.")
     for flag, value in (("--seeds", args.seeds), ("--jobs", args.jobs)):

@@ -301,8 +301,8 @@ class Run:
         points = self.augment(points, self.generator.manual_seed(seed_of(recipe.seed, step, AUGMENTATION)))
         torch.manual_seed(seed_of(recipe.seed, step, DROPOUT + self.processes.rank))
         size = min(recipe.micro_batch or recipe.batch_size, recipe.batch_size // self.processes.count)
-        points, targets = (self.processes.share(part, size) for part in (points.transpose(1, 2), targets))
-        micro_batches = list(zip(points.split(size), targets.split(size), strict=True))
+        points, targets = (self.processes.share(part, size) for part in (points, targets))
+        micro_batches = list(zip(points.transpose(1, 2).split(size), targets.split(size), strict=True))
         with one_update(self.model, self.processes.total if self.processes.count > 1 else None):
             for i, (cloud, target) in enumerate(micro_batches, 1):
                 # Gradients travel once, when they are complete.
