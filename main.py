@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
         return 2
     command = importlib.import_module(f"scripts.{name}")  # only now: torch takes seconds to import
     from dgcnn_ws.engine.devices import keep_freed_memory
-    from dgcnn_ws.engine.training import Interrupted
+    from dgcnn_ws.engine.stopping import Interrupted
     from dgcnn_ws.errors import InputError
 
     keep_freed_memory()

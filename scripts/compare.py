@@ -23,9 +23,9 @@ from dgcnn_ws.engine.devices import describe_environment, pick_device
 from dgcnn_ws.engine.pool import Job, train_all
 from dgcnn_ws.engine.recipe import OPTIMIZERS, Recipe, as_config, check_data_root, dataset_name, name_folder
 from dgcnn_ws.engine.report import markdown_table, search_table, write_csv, write_html
+from dgcnn_ws.engine.run_folder import check_data, check_settings
 from dgcnn_ws.engine.study_plots import draw_accuracy, draw_cost
 from dgcnn_ws.engine.task import TASKS
-from dgcnn_ws.engine.training import check_data, check_settings
 from dgcnn_ws.errors import InputError
 
 

@@ -27,7 +27,7 @@ from dgcnn_ws.engine.checkpoint import replacing
 from dgcnn_ws.engine.devices import describe_environment, pick_device
 from dgcnn_ws.engine.pool import train_all
 from dgcnn_ws.engine.recipe import Recipe, complete
-from dgcnn_ws.engine.training import Interrupted
+from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.norm import NORMS
 

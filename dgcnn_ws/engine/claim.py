@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dgcnn_ws.engine.checkpoint import read_json, write_json
-from dgcnn_ws.engine.training import Interrupted
+from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.errors import InputError
 
 GLANCE = 0.2  # seconds: `is_claimed` may hold the lock for a moment

@@ -16,7 +16,8 @@ from dgcnn_ws.engine.checkpoint import read_json
 from dgcnn_ws.engine.claim import claim, read_failure, record_failure, recording
 from dgcnn_ws.engine.devices import keep_freed_memory
 from dgcnn_ws.engine.recipe import Recipe
-from dgcnn_ws.engine.training import Interrupted, Run, stop_requests
+from dgcnn_ws.engine.stopping import Interrupted, stop_requests
+from dgcnn_ws.engine.training import Run
 
 BUSY = 75  # exit code of a process that found its run claimed by another
 POLL = 0.5  # seconds

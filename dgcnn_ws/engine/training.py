@@ -4,13 +4,11 @@ Everything random is a pure function of the seed and the step, so a run that sto
 checkpoint as if it had never stopped.
 """
 
-import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +24,9 @@ from dgcnn_ws.datasets.augment import AUGMENTATIONS
 from dgcnn_ws.datasets.loader import Loader
 from dgcnn_ws.engine import plots
 from dgcnn_ws.engine.board import Board
-from dgcnn_ws.engine.checkpoint import (
-    check_weights,
-    load_checkpoint,
-    read_json,
-    restore_model,
-    save_checkpoint,
-    write_json,
-    write_lines,
-)
+from dgcnn_ws.engine.checkpoint import restore_model, save_checkpoint, write_json, write_lines
 from dgcnn_ws.engine.cuda_graph import Replay
 from dgcnn_ws.engine.devices import (
-    describe_environment,
     memory_bytes,
     peak_memory_bytes,
     pick_device,
@@ -45,7 +34,6 @@ from dgcnn_ws.engine.devices import (
     use_deterministic_algorithms,
 )
 from dgcnn_ws.engine.evaluation import evaluate_by_batch_statistics, uses_batch_statistics
-from dgcnn_ws.engine.files import remove_leftovers
 from dgcnn_ws.engine.processes import launch
 from dgcnn_ws.engine.recipe import (
     PRECISIONS,
@@ -53,10 +41,10 @@ from dgcnn_ws.engine.recipe import (
     as_config,
     build_model,
     build_optimizer,
-    from_config,
     learning_rate,
-    other_setting,
 )
+from dgcnn_ws.engine.run_folder import Progress, check_data, check_start, epoch_of, make_folder, restore
+from dgcnn_ws.engine.stopping import Interrupted, stop_requests
 from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.batch_norm import synchronize_batch_norms
@@ -66,14 +54,6 @@ EVAL_BATCH = 16
 AUGMENTATION, DROPOUT = 1, 2  # streams of random numbers; each process's dropout has its own, from 2 on
 
 
-class Interrupted(Exception):
-    """The run was asked to stop (Ctrl-C, SIGTERM) and has saved its place."""
-
-    def __init__(self, message: str, signum: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + signum
-
-
 class Autocast(MixedPrecision):
     """Fabric's autocast without its rounding of the input: rounded coordinates have other neighbours."""
 
@@ -81,64 +61,9 @@ class Autocast(MixedPrecision):
         return data
 
 
-@dataclass
-class Progress:
-    """A run's place, part of its checkpoint."""
-
-    step: int = 0  # optimizer steps taken
-    seconds: float = 0.0  # spent in training steps
-    peak_memory_bytes: int = 0  # in training steps
-    memory_bytes: int = 0  # of that, above what the process holds between steps
-    best_accuracy: float = -1.0  # or whatever score chooses the checkpoint
-    best_epoch: int = 0
-    loss_sum: float = 0.0  # over the answers of the epoch so far: one a cloud, or one a point
-    num_correct: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)  # the lines of metrics.jsonl
-
-
 def seed_of(*numbers: int) -> int:
     """Mix numbers into one seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM in a list instead of dying at once; a second Ctrl-C does."""
-    requests: list[int] = []
-
-    def note(signum: int, frame: Any) -> None:
-        if requests and signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        requests.append(signum)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requests
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def check_data(folder: Path, fingerprint: str) -> None:
-    """Raise InputError where the run in `folder` was started on other training clouds."""
-    if read_json(folder / "config.json").get("data", fingerprint) != fingerprint:
-        raise InputError(
-            f"{folder} was started on other data than these. Name the data set that it was started on, or choose "
-            "another --name."
-        )
-
-
-def check_settings(recipe: Recipe, folder: Path) -> None:
-    """Raise InputError where the run in `folder` was started with other settings than `recipe`."""
-    config = folder / "config.json"
-    stored = from_config(read_json(config), config)
-    if other := other_setting(stored, recipe):
-        raise InputError(f"{folder} was started with {other}. Go on with its own settings, or choose another --name.")
-    if recipe.sync_bn and stored.processes != recipe.processes:
-        raise InputError(
-            f"{folder} was started with --sync-bn over {stored.processes} processes, not {recipe.processes}. Go on "
-            "with as many, or choose another --name."
-        )
 
 
 class Run:
@@ -173,14 +98,7 @@ class Run:
         self.device, self.quiet = self.fabric.device, quiet or not self.processes.first
         self.task = TASKS[recipe.task]
         with self.processes.together():
-            if resume:
-                check_settings(recipe, folder)
-                if (folder / "results.json").exists():
-                    raise InputError(
-                        f"{folder} is finished: its results are in results.json. There is nothing to resume."
-                    )
-            elif (folder / "config.json").exists():
-                raise InputError(f"{folder} already holds a run. Continue it with --resume, or choose another --name.")
+            check_start(recipe, folder, resume)
             train_split, select_split = ("train", "val") if recipe.select == "val" else ("trainval", "test")
             self.train_set, self.select_set, self.test_set = (
                 self.task.load(recipe, split) for split in (train_split, select_split, "test")
@@ -195,6 +113,12 @@ class Run:
         torch.manual_seed(recipe.seed)
         self.answers_per_cloud = self.task.answers(self.train_set.targets[:1]).numel()
         self.part_names = self.train_set.part_names if isinstance(self.train_set, PartClouds) else []
+        self.about = {  # what a checkpoint says beside its weights
+            "config": as_config(recipe),
+            "class_names": self.train_set.class_names,
+            "part_names": self.part_names,
+            "frame": asdict(self.train_set.frame) if self.train_set.frame else None,
+        }
         model = build_model(recipe, self.train_set.num_classes, len(self.part_names))
         if recipe.sync_bn:
             synchronize_batch_norms(model)
@@ -208,7 +132,7 @@ class Run:
         self.idle_memory_bytes = memory_bytes(self.device) if recipe.cuda_graph else None
         with self.processes.together():
             if resume and (folder / "last.pt").exists():
-                self._restore()
+                self.progress = restore(folder, recipe, self.model, self.optimizer, self.fabric.strategy.precision)
         most, least = self.processes.largest(self.progress.step, -self.progress.step)
         with self.processes.together():
             if most != -least:
@@ -433,63 +357,27 @@ class Run:
         return model
 
     def _open_folder(self) -> None:
+        """Make the folder, or put right what a killed process left in it: last.pt decides what has happened."""
         if not self.processes.first:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "config.json").exists():
-            environment = describe_environment(self.device)
-            content = as_config(self.recipe) | {"data": self.train_set.fingerprint(), "environment": environment}
-            write_json(self.folder / "config.json", content)
-        remove_leftovers(self.folder)
-        self._check_best()
+        make_folder(self.folder, self.recipe, self.train_set.fingerprint(), self.device)
+        best = self.progress.best_epoch
+        if best and epoch_of(self.folder / "best.pt") != best:
+            if self.epoch != best or self.progress.step % len(self.loader):
+                raise InputError(
+                    f"{self.folder / 'best.pt'} is missing or damaged: epoch {best} should lie there. Put a copy of it "
+                    "there, or train anew under another --name; last.pt is whole."
+                )
+            self._save("best.pt")  # killed between the two
         write_lines(self.folder / "metrics.jsonl", self.progress.history)
-
-    def _check_best(self) -> None:
-        """Make sure that best.pt holds the epoch that last.pt says is the best one."""
-        path, best = self.folder / "best.pt", self.progress.best_epoch
-        try:
-            found = load_checkpoint(path).get("epoch") if best else best
-        except InputError:
-            found = None
-        if found != best and self.progress.step == best * len(self.loader):  # killed between the two
-            self._save("best.pt")
-        elif found != best:
-            raise InputError(
-                f"{path} is missing or damaged: epoch {best} should lie there. Put a copy of it there, or train anew "
-                "under another --name; last.pt is whole."
-            )
 
     def _save(self, name: str) -> None:
         if not self.processes.first:
             return
-        content = {
-            "config": as_config(self.recipe),
-            "class_names": self.train_set.class_names,
-            "part_names": self.part_names,
-            "frame": asdict(self.train_set.frame) if self.train_set.frame else None,
-            "epoch": self.epoch,
-            "model": self.model.state_dict(),
-        }
+        content = self.about | {"epoch": self.epoch, "model": self.model.state_dict()}
         if name == "last.pt":
             self._require_finite("sum of the weights", float(sum(p.detach().sum() for p in self.model.parameters())))
             content["optimizer"] = self.optimizer.state_dict()
             content["scaler"] = self.fabric.strategy.precision.state_dict()
             content["progress"] = asdict(self.progress)
         save_checkpoint(self.folder / name, content)
-
-    def _restore(self) -> None:
-        path = self.folder / "last.pt"
-        content = load_checkpoint(path)
-        if other := other_setting(from_config(content["config"], path), self.recipe):
-            raise InputError(f"{path} was trained with {other} as config.json says: put its own config.json back.")
-        check_weights(path, self.model.state_dict(), content["model"])
-        try:
-            self.model.load_state_dict(content["model"])
-            self.optimizer.load_state_dict(content["optimizer"])
-            self.fabric.strategy.precision.load_state_dict(content["scaler"])
-            self.progress = Progress(**content["progress"])
-            if not self.progress.history:  # a checkpoint from when only metrics.jsonl had it
-                lines = (self.folder / "metrics.jsonl").read_text().splitlines()[: self.epoch]
-                self.progress.history = [json.loads(line) for line in lines]
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} cannot be resumed: its optimizer or place is missing or damaged.") from error

@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dgcnn_ws.engine.board import Board, first_of_each
 from dgcnn_ws.engine.recipe import Recipe, complete
-from dgcnn_ws.engine.training import Interrupted, Run
+from dgcnn_ws.engine.stopping import Interrupted
+from dgcnn_ws.engine.training import Run
 
 
 def read(folder: Path) -> EventAccumulator:

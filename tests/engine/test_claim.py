@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dgcnn_ws.engine.claim import claim, is_claimed, read_failure, recording, sole
-from dgcnn_ws.engine.training import Interrupted
+from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.errors import InputError
 
 

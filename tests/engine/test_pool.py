@@ -15,7 +15,8 @@ import torch
 from dgcnn_ws.engine.claim import claim
 from dgcnn_ws.engine.pool import Job, train_all
 from dgcnn_ws.engine.recipe import Recipe, complete
-from dgcnn_ws.engine.training import Interrupted, Run
+from dgcnn_ws.engine.stopping import Interrupted
+from dgcnn_ws.engine.training import Run
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from dgcnn_ws.engine.processes import check_started, launch, one_voice, started
 from dgcnn_ws.engine.recipe import Recipe, complete
-from dgcnn_ws.engine.training import Interrupted, Run
+from dgcnn_ws.engine.stopping import Interrupted
+from dgcnn_ws.engine.training import Run
 from dgcnn_ws.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -12,8 +12,9 @@ import torch
 from dgcnn_ws.datasets import shapes
 from dgcnn_ws.engine.checkpoint import restore_model
 from dgcnn_ws.engine.recipe import Recipe, complete
+from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.task import TASKS
-from dgcnn_ws.engine.training import Interrupted, Run
+from dgcnn_ws.engine.training import Run
 from dgcnn_ws.errors import InputError
 
 

@@ -16,7 +16,8 @@ import torch
 from dgcnn_ws.engine import training
 from dgcnn_ws.engine.evaluation import Scores
 from dgcnn_ws.engine.recipe import Recipe, complete
-from dgcnn_ws.engine.training import Interrupted, Run
+from dgcnn_ws.engine.stopping import Interrupted
+from dgcnn_ws.engine.training import Run
 from dgcnn_ws.errors import InputError
 
 BATCH, STEPS = 8, 4  # 37 clouds remain for training: 4 batches an epoch
