@@ -154,8 +154,8 @@ def test_killed_between_two_writes_of_an_epochs_end(
     monkeypatch.setattr(Run, "_finish", dict)
     better = iter([0.25, 0.5, 0.5])  # both epochs are the best so far, also when one is trained again
 
-    def evaluate(*args: object) -> Scores:
-        return Scores(next(better), 0.0, 0.0, 3, {}, [])
+    def evaluate(*args: object, **kwargs: object) -> Scores:
+        return Scores(next(better), 0.0, 0.0, 3, {}, [[1, 0, 0], [0, 1, 0], [0, 0, 1]])
 
     run = Run(recipe, tmp_path / "run", quiet=True)
     monkeypatch.setattr(type(run.task), "evaluate", evaluate)
