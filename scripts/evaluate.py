@@ -1,6 +1,6 @@
 """`python main.py evaluate CHECKPOINT`: score a checkpoint; everything but where to look comes from the checkpoint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from dgcnn_ws.engine.arguments import check_folder_of
 from dgcnn_ws.engine.checkpoint import restore_model, write_json
 from dgcnn_ws.engine.devices import pick_device
 from dgcnn_ws.engine.evaluation import Scores
+from dgcnn_ws.engine.recipe import complete
 from dgcnn_ws.engine.segmentation import PartScores
 from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.errors import InputError
@@ -30,6 +31,8 @@ class Arguments:
     """Clouds at a time; does not change the result."""
     device: str = "auto"
     """auto | cpu | cuda | cuda:N."""
+    stream: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Read clouds from the files as they are used, for splits that memory does not hold, whether training did or not."""
     json: Path | None = None
     """Write the scores to this file."""
     plot: Path | None = None
@@ -68,6 +71,8 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"--plot {args.plot} is no picture that can be drawn. End it in {', '.join(plots.PICTURES)}.")
     check_folder_of(args.json, args.plot)
     model, recipe, class_names = restore_model(args.checkpoint)
+    if args.stream:
+        recipe = complete(replace(recipe, stream=True))  # which refuses what cannot be streamed
     task = TASKS[recipe.task]
     dataset = task.load(recipe, args.split, args.data_root)
     if dataset.class_names != class_names:

@@ -60,6 +60,8 @@ def test_train_then_evaluate(
         code, out, _ = run(capsys, "evaluate", tmp_path / "run/last.pt", "--split", split, "--votes", 2)
         assert code == 0
         assert f"{count} of {count} clouds of the {split} split scored, 2 vote(s) each" in out
+        _, streamed, _ = run(capsys, "evaluate", tmp_path / "run/last.pt", "--split", split, "--votes", 2, "--stream")
+        assert streamed == out
 
 
 def test_resume_keeps_the_runs_own_settings(

@@ -20,7 +20,7 @@ from dgcnn_ws.errors import InputError
 LAYOUT_SUFFIX = "_ply_hdf5_2048"
 # A header may declare any size. ModelNet40's larger split takes 242 MB: this leaves room for 17 times that.
 MAX_SPLIT_BYTES = 4 << 30
-TOO_LARGE = f"in memory it may be {MAX_SPLIT_BYTES}. Train with --stream, which reads clouds as they are used"
+TOO_LARGE = f"in memory it may be {MAX_SPLIT_BYTES}. Add --stream, which reads clouds as they are used"
 MAX_COMPRESSION = 1100  # deflate reaches 1032 at most; a header that declares more has no data behind it
 MAX_TEXT_BYTES = 1 << 20
 

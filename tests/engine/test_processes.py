@@ -155,19 +155,41 @@ def wait_for(condition: Any) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_started_by_itself_and_stopped_at_any_process(recipe: Recipe, tmp_path: Path) -> None:
-    folder, recipe = tmp_path / "run", replace(recipe, epochs=20)
-    arguments = [sys.executable, *command(recipe, folder, "--devices", "2")]
+def test_a_process_killed_or_stopped_ends_all_and_the_run_goes_on_to_the_same_bits(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    folder, recipe = tmp_path / "run", replace(recipe, epochs=20, dropout=0.5)
+    killed = end_the_second_process(recipe, folder, signal.SIGKILL)
+    assert killed.returncode == 2, killed.stderr
+    assert killed.stderr.count("error: another process of this run ended early") == 1
+    assert killed.stdout.count(f"{folder}: dgcnn with ws_gn, head est, on modelnet10, in 2 processes") == 1
+    stopped = end_the_second_process(recipe, folder, signal.SIGTERM, "--resume")
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
+    assert stopped.stderr.count("stopped after step") == 1
+    assert "Traceback" not in killed.stderr + stopped.stderr
+    for name, resume in (("run", ["--resume"]), ("whole", [])):
+        arguments = [sys.executable, *command(recipe, tmp_path / name, "--devices", "2", *resume)]
+        subprocess.run(arguments, env=CLEAN, stdout=subprocess.DEVNULL, timeout=PATIENCE, check=True)
+    whole, parts = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "run"))
+    assert parts["progress"]["history"][-1]["train_loss"] == whole["progress"]["history"][-1]["train_loss"]
+    for part in ("model", "optimizer"):
+        torch.testing.assert_close(parts[part], whole[part], rtol=0, atol=0)
+
+
+def end_the_second_process(
+    recipe: Recipe, folder: Path, signum: int, *more: str
+) -> subprocess.CompletedProcess[str]:
+    """Start the run in two processes, and end the one that the first started once two more epochs are trained."""
+    metrics = folder / "metrics.jsonl"
+    lines = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    arguments = [sys.executable, *command(recipe, folder, "--devices", "2", *more)]
     process = subprocess.Popen(arguments, env=CLEAN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: (folder / "metrics.jsonl").exists() or process.poll() is not None)
+    wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= lines + 2)
     (child,) = children(process.pid)
-    os.kill(child, signal.SIGTERM)
+    os.kill(child, signum)
     out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert err.count("stopped after step") == 1 and "Traceback" not in err
-    assert out.count(f"{folder}: dgcnn with ws_gn, head est, on modelnet10, in 2 processes") == 1
-    assert (folder / "last.pt").exists()
     wait_for(lambda: not Path(f"/proc/{child}").exists())
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 def srun(arguments: list[str]) -> Iterator[subprocess.CompletedProcess[str]]:
