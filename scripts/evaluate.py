@@ -32,7 +32,7 @@ class Arguments:
     device: str = "auto"
     """auto | cpu | cuda | cuda:N."""
     stream: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Read clouds from the files as they are used, for splits that memory does not hold, whether training did or not."""
+    """Read clouds from the files as they are used, for splits that memory does not hold."""
     json: Path | None = None
     """Write the scores to this file."""
     plot: Path | None = None

@@ -8,7 +8,8 @@ import tyro
 
 from dgcnn_ws.engine.checkpoint import read_json
 from dgcnn_ws.engine.claim import recording, sole
-from dgcnn_ws.engine.processes import check_started, is_first, one_voice, started
+from dgcnn_ws.engine.launch import is_first, one_voice
+from dgcnn_ws.engine.processes import check_started, started
 from dgcnn_ws.engine.recipe import Recipe, check_data_root, complete, dataset_name, from_config, name_folder
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run

@@ -34,7 +34,7 @@ from dgcnn_ws.engine.devices import (
     use_deterministic_algorithms,
 )
 from dgcnn_ws.engine.evaluation import evaluate_by_batch_statistics, uses_batch_statistics
-from dgcnn_ws.engine.processes import launch
+from dgcnn_ws.engine.launch import launch
 from dgcnn_ws.engine.recipe import (
     PRECISIONS,
     Recipe,

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,3 +134,23 @@ def test_a_folder_given_as_data_set_is_where_its_data_lies(easy_root: Path, tmp_
     assert from_config(as_config(gone), SOURCE) == gone
     with pytest.raises(InputError, match="or a folder that"):
         complete(Recipe(dataset=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"devices": 3}, "--batch-size 8 cannot be shared by 3 processes"),
+        ({"devices": 2, "nodes": 2, "norm": "bn", "head_norm": "bn", "micro_batch": 4}, "shared by 4 processes"),
+        ({"devices": 2, "cuda_graph": True}, "--cuda-graph records one process's work"),
+        ({"devices": 0}, "--devices is 0"),
+        ({"sync_bn": True}, "--sync-bn is for batch norms, and --norm ws_gn with --head-norm est has none"),
+        ({"norm": "bn", "head_norm": "bn", "micro_batch": 1, "devices": 2}, "cannot train at --micro-batch 1"),
+    ],
+)
+def test_refuses_what_processes_cannot_do(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        complete(Recipe(**{"batch_size": 8, "micro_batch": 2} | changes))
+
+
+def test_a_batch_norm_head_trains_on_one_cloud_a_process() -> None:
+    complete(Recipe(norm="bn", micro_batch=1, devices=2, sync_bn=True))

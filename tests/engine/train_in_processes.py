@@ -13,7 +13,8 @@ from dgcnn_ws.datasets import PartClouds, PointClouds
 from dgcnn_ws.engine import training
 from dgcnn_ws.engine.communication import Collectives
 from dgcnn_ws.engine.evaluation import evaluate, evaluate_by_batch_statistics
-from dgcnn_ws.engine.processes import ALONE, Agreed, Processes, one_voice
+from dgcnn_ws.engine.launch import one_voice
+from dgcnn_ws.engine.processes import ALONE, Agreed, Processes
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.segmentation import evaluate_parts
 from dgcnn_ws.engine.training import Run
