@@ -12,7 +12,8 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # main.py and scripts/ are run from a checkout, not installed
 
-from scripts.inject_faults import damage, differs  # noqa: E402
+from scripts.inject_faults.outcome import differs  # noqa: E402
+from scripts.inject_faults.run_faults import damage  # noqa: E402
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches processes in /proc")
 
