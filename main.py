@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 
 # Read when torch is imported: its threads otherwise spin for milliseconds after each operator, on the cores that
@@ -49,6 +50,14 @@ def main(arguments: list[str]) -> int:
     if name not in COMMANDS:
         print(f"error: command {name!r} is unknown. Choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
+    try:
+        return run(name, rest)
+    except KeyboardInterrupt:
+        print("\nstopped.", file=sys.stderr)
+        return 130
+
+
+def run(name: str, arguments: list[str]) -> int:
     command = importlib.import_module(f"scripts.{name}")  # only now: torch takes seconds to import
     from dgcnn_ws.engine.devices import keep_freed_memory
     from dgcnn_ws.engine.stopping import Interrupted
@@ -56,19 +65,21 @@ def main(arguments: list[str]) -> int:
 
     keep_freed_memory()
     try:
-        return command.main(rest) or 0
+        code = command.main(arguments) or 0
+        sys.stdout.flush()
+        return code
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:  # a full disk, a folder without write permission
         print(f"error: {error.filename or 'writing'}: {error.strerror or error}.", file=sys.stderr)
         return 2
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         return stop.exit_code
-    except KeyboardInterrupt:
-        print("\nstopped.", file=sys.stderr)
-        return 130
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 
 from dgcnn_ws.engine.communication import Collectives
-from dgcnn_ws.engine.launch import is_first
+from dgcnn_ws.engine.processes import is_first
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.throughput import write_random_clouds
 from dgcnn_ws.engine.training import Run

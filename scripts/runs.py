@@ -59,6 +59,12 @@ def short(text: str) -> str:
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
 
 
+def others(run: RunSummary) -> str:
+    """Return the flags that would repeat what no other column says."""
+    flags = {name.replace("_", "-"): value for name, value in run.unusual.items()}
+    return " ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in flags.items())
+
+
 # The columns: heading, alignment, a run's text.
 COLUMNS: list[tuple[str, str, Callable[[RunSummary], str]]] = [
     ("run", "<", lambda run: short(run.name)),
@@ -66,6 +72,7 @@ COLUMNS: list[tuple[str, str, Callable[[RunSummary], str]]] = [
     ("norm", "<", lambda run: run.norm or "?"),
     ("head", "<", lambda run: run.head_norm or "?"),
     ("batch", ">", lambda run: f"{run.micro_batch}/{run.batch_size}" if run.batch_size else "?"),
+    ("other settings", "<", others),
     ("epochs", ">", lambda run: f"{run.epochs_done}/{run.epochs or '?'}"),
     ("best %", ">", score),
     ("at", ">", lambda run: "-" if run.best_epoch is None else str(run.best_epoch)),

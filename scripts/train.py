@@ -1,5 +1,6 @@
 """`python main.py train`: train a network; everything the run makes lies in its folder."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,8 +9,8 @@ import tyro
 
 from dgcnn_ws.engine.checkpoint import read_json
 from dgcnn_ws.engine.claim import recording, sole
-from dgcnn_ws.engine.launch import is_first, one_voice
-from dgcnn_ws.engine.processes import check_started, started
+from dgcnn_ws.engine.launch import missing, one_voice
+from dgcnn_ws.engine.processes import check_started, is_first, started
 from dgcnn_ws.engine.recipe import Recipe, check_data_root, complete, dataset_name, from_config, name_folder
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
@@ -31,7 +32,7 @@ def parse(arguments: list[str], recipe: Recipe) -> Arguments:
 
 
 def run_name(recipe: Recipe) -> str:
-    micro_batch = recipe.micro_batch or recipe.batch_size // recipe.processes
+    micro_batch = recipe.micro_batch or recipe.batch_size  # whatever the processes: a run may go on in others
     recipe = name_folder(recipe)
     network = recipe.task if recipe.task == "segment" else recipe.preset
     return f"{dataset_name(recipe)}-{network}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}"
@@ -64,11 +65,11 @@ def command(arguments: list[str]) -> None:
 
 
 def train(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
-    if not is_first():  # the first process holds the folder for all
-        return Run(recipe, folder, resume).train()
-    with sole(folder):
-        run = Run(recipe, folder, resume)
-        with recording(folder):
+    first = is_first()  # it holds the folder for all
+    with sole(folder) if first else nullcontext():
+        with missing():
+            run = Run(recipe, folder, resume)
+        with recording(folder) if first else nullcontext(), missing():
             return run.train()
 
 

@@ -1,6 +1,9 @@
 """`main.py runs`: the table of real runs, and `train` that keeps others out of its folder."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -35,6 +38,7 @@ def test_runs_of_train_from_start_to_end(easy_root: Path, tmp_path: Path, capsys
     assert code == 0
     heading, first, second = out.splitlines()[:3]
     assert heading.split()[:2] == ["run", "data"]
+    assert "--num-points 32 --k 5 --emb-dims 32  " in first and "--emb-dims 32 --lr 1e+20  " in second
     assert first.startswith("good") and "interrupted" in first and "8/8" in first and "1/1" in first
     assert second.startswith("bad") and "failed" in second and "loss became" in second
     (tmp_path / "results.json").rename(tmp_path / "good/results.json")
@@ -44,6 +48,15 @@ def test_runs_of_train_from_start_to_end(easy_root: Path, tmp_path: Path, capsys
     results = json.loads((tmp_path / "good/results.json").read_text())
     assert best["test_accuracy"] == results["best"]["overall_accuracy"]
     assert best["score"] == results["last_epoch"]["overall_accuracy"]
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
+    ends, starts = os.pipe()
+    os.close(ends)
+    command = [sys.executable, "main.py", "runs", str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(main.__file__).parent, stdout=starts, stderr=subprocess.PIPE, check=False)
+    os.close(starts)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

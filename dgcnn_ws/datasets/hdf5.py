@@ -78,6 +78,8 @@ def list_files(folder: Path, split: str) -> list[Path]:
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """Open `path` read-only and turn whatever a damaged or foreign file makes h5py raise into InputError."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing; restore it from the data set's archive.")
     try:
         with h5py.File(path, "r") as file:
             yield file

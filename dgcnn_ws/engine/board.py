@@ -1,5 +1,8 @@
 """What TensorBoard shows of a run: its scores, the confusion on the selection split, and what the network is shown."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ class Board(SummaryWriter):
     """
 
     def __init__(self, folder: Path, epochs_done: int) -> None:
-        super().__init__(str(folder), purge_step=epochs_done + 1 if epochs_done else None)
+        super().__init__(str(folder), purge_step=epochs_done + 1 if epochs_done else 0)  # the samples are step 0
 
     def add_metrics(self, metrics: dict[str, Any]) -> None:
         """Add the fractional numbers of an epoch's line, under their names."""
@@ -47,6 +50,22 @@ class Board(SummaryWriter):
         names = [class_names[int(labels[i])] for i in order]
         figure = samples_figure(stored[order].cpu().numpy(), seen[order].cpu().numpy(), names)
         self.add_image("samples", pixels(figure), 0, dataformats="HWC")
+
+
+@contextmanager
+def open_board(folder: Path, epochs_done: int) -> Iterator[Board]:
+    """Open a run's board for the block. Raises OSError, which names the folder, where the disk is full."""
+    hook = threading.excepthook
+    # TensorBoard writes in a thread of its own, and raises what that meets here, but not before it has shown it.
+    threading.excepthook = lambda met: None if issubclass(met.exc_type, OSError) else hook(met)
+    try:
+        with Board(folder, epochs_done) as board:
+            yield board
+    except OSError as error:
+        error.filename = error.filename or str(folder)
+        raise
+    finally:
+        threading.excepthook = hook
 
 
 def first_of_each(labels: list[int]) -> list[int]:

@@ -83,10 +83,11 @@ def evaluate(
         The scores; the loss is the plain cross entropy, without label smoothing, of the averaged prediction.
     """
     counts = Counts(dataset.num_classes, device, processes)
-    for _, log_probabilities, labels in predictions(
-        lambda points, _: model(points), model, dataset, batch_size, device, votes, seed, processes
-    ):
-        counts.add(log_probabilities, labels, F.nll_loss(log_probabilities, labels, reduction="sum"))
+    with processes.together():
+        for _, log_probabilities, labels in predictions(
+            lambda points, _: model(points), model, dataset, batch_size, device, votes, seed, processes
+        ):
+            counts.add(log_probabilities, labels, F.nll_loss(log_probabilities, labels, reduction="sum"))
     return scores_from_confusion(counts.confusion(), dataset.class_names, counts.loss() / len(dataset))
 
 
@@ -173,8 +174,9 @@ def evaluate_by_batch_statistics(
     batches = list(processes.turns(order.split(batch_size)))
     # An incomplete last batch is filled up with other clouds, whose logits do not count.
     filled = [torch.cat([chosen, order])[:batch_size] for chosen in batches]
-    for chosen, points in zip(batches, dataset.read(filled), strict=True):
-        logits = model(points.to(device).transpose(1, 2))[: len(chosen)].float()
-        labels = dataset.labels[chosen].to(device)
-        counts.add(logits, labels, F.cross_entropy(logits, labels, reduction="sum"))
+    with processes.together():
+        for chosen, points in zip(batches, dataset.read(filled), strict=True):
+            logits = model(points.to(device).transpose(1, 2))[: len(chosen)].float()
+            labels = dataset.labels[chosen].to(device)
+            counts.add(logits, labels, F.cross_entropy(logits, labels, reduction="sum"))
     return scores_from_confusion(counts.confusion(), dataset.class_names, counts.loss() / len(dataset))

@@ -1,7 +1,6 @@
 """Start the processes of a run, or join those that torchrun or srun started; and let one of them speak for all."""
 
 import ctypes
-import inspect
 import logging
 import os
 import signal
@@ -19,19 +18,24 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
-from lightning_fabric.utilities.rank_zero import rank_zero_only
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
-from dgcnn_ws.engine.processes import ALONE, Agreed, Processes, started
+from dgcnn_ws.engine.processes import ALONE, Agreed, Processes, is_first, started
 from dgcnn_ws.errors import InputError
 
+STARTER = "DGCNN_WS_STARTER"  # the variable in which a process tells those it starts its id
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
-# Whether buffers are made equal before each forward pass: torch 2.13's name for it, and the one before.
-BUFFERS = next(
-    name
-    for name in ("forward_sync_buffers", "broadcast_buffers")
-    if name in inspect.signature(DistributedDataParallel).parameters
-)
+
+
+class Alike(DDPStrategy):
+    """Processes with the same network each, which is not wrapped: `Processes` keeps gradients and buffers alike.
+
+    torch's wrapper would lay the gradients out anew after each process's first step, and where three or more add up,
+    the layout decides the order: a run that was stopped would not go on to the same bits.
+    """
+
+    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
+        return module
 
 
 def launch(
@@ -60,7 +64,9 @@ def launch(
     else:
         environment = LightningEnvironment()
         if _is_child():
-            _die_with_parent()
+            _die_with(int(os.environ[STARTER]))
+        else:
+            os.environ[STARTER] = str(os.getpid())
     fabric = _fabric(device, devices, nodes, environment, precision)
     fabric.launch()
     return fabric, Processes(fabric.global_rank, count)
@@ -69,31 +75,43 @@ def launch(
 def _fabric(
     device: torch.device, devices: Any, nodes: int, environment: ClusterEnvironment, precision: Precision | None
 ) -> Fabric:
-    # Running estimates are kept equal by `one_update`, and of batch norm's the first process's count.
     together = isinstance(devices, int) and devices * nodes > 1
-    buffers: dict[str, Any] = {BUFFERS: False}
-    strategy: Any = DDPStrategy(**buffers) if together else "auto"
+    strategy: Any = Alike() if together else "auto"
     plugins: list[Any] = [environment] if precision is None else [environment, precision]
     return Fabric(accelerator=device.type, strategy=strategy, devices=devices, num_nodes=nodes, plugins=plugins)
 
 
 def _is_child() -> bool:
     """Whether another process of the run started this one, and waits for it."""
-    return started() is None and int(os.environ.get("LOCAL_RANK", "0")) > 0
+    return started() is None and STARTER in os.environ and int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
-def _die_with_parent() -> None:
-    """End this process when the one that started it ends, however that happens (on Linux)."""
+def _die_with(parent: int) -> None:
+    """End this process when its parent ends, however that happens, or has ended already (on Linux)."""
     if (prctl := getattr(ctypes.CDLL(None), "prctl", None)) is not None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 # --- ending ---
 
 
-def is_first() -> bool:
-    """Whether this process is the first of its run, also before they are connected."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+@contextmanager
+def missing() -> Iterator[None]:
+    """Say in a sentence what the collectives of the block raise where another process has ended.
+
+    Raises Agreed: all that are left raise it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error))):
+            raise
+        raise Agreed(
+            "another process of this run ended early; if it could, it said above why. The last checkpoint is kept: "
+            "go on with --resume."
+        ) from error
 
 
 @contextmanager
@@ -106,14 +124,6 @@ def one_voice(*stops: type[BaseException]) -> Iterator[None]:
     agreed: tuple[type[BaseException], ...] = (Agreed, *stops)
     try:
         yield
-    except RuntimeError as error:
-        if not _lost_another(error):
-            raise
-        _be_silent()
-        raise InputError(
-            "another process of this run ended early; if it could, it said above why. The last checkpoint is kept: "
-            "go on with --resume."
-        ) from error
     except agreed:
         _be_silent()
         raise
@@ -129,7 +139,3 @@ def _be_silent() -> None:
     if _is_child() and dist.is_initialized():
         sys.exit(0)  # otherwise Fabric kills the first process before it has spoken
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-
-
-def _lost_another(error: RuntimeError) -> bool:
-    return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error))

@@ -17,6 +17,12 @@ from torch import Tensor, nn
 from dgcnn_ws.errors import InputError
 
 T = TypeVar("T")
+BY_HAND = {
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "NODE_RANK",
+}  # said by whoever starts a machine's first process
+NO_STEP = 0xFFFFFFF0  # from here on SLURM numbers what is not one of srun's steps, such as the batch script
 
 
 class Agreed(InputError):
@@ -58,6 +64,14 @@ class Processes:
         if self.count > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def add_gradients(self, model: nn.Module) -> None:
+        """Replace the gradients by their sums over all processes, in one collective."""
+        if self.count > 1:
+            gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            summed = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
+            for gradient, part in zip(gradients, summed.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient))
 
     def take_from_first(self, model: nn.Module) -> None:
         """Replace parameters and buffers by those of the first process."""
@@ -136,7 +150,9 @@ def started() -> tuple[int, int] | None:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         return local, int(os.environ["WORLD_SIZE"]) // local
     tasks = int(os.environ.get("SLURM_NTASKS", "1"))
-    if tasks == 1 or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+    # A batch script, too, sees its job's tasks; but srun alone makes a step of them, with a small number.
+    step = int(os.environ.get("SLURM_STEP_ID", NO_STEP))
+    if tasks == 1 or step >= NO_STEP or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None
     nodes = int(os.environ.get("SLURM_NNODES", "1"))
     return tasks // nodes, nodes
@@ -150,8 +166,17 @@ def check_started(devices: int, nodes: int) -> None:
             f"--devices {devices} --nodes {nodes} was asked for, but {found[0]} processes on each of {found[1]} "
             "machines were started. Leave both flags out, or start as many."
         )
-    if found is None and nodes > 1 and not {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= os.environ.keys():
+    if found is None and nodes > 1 and not os.environ.keys() >= BY_HAND:
         raise InputError(
             f"--nodes {nodes} needs torchrun or srun on each machine, or MASTER_ADDR, MASTER_PORT and NODE_RANK in "
             "its environment."
         )
+
+
+def is_first() -> bool:
+    """Whether this process is the first of its run, also before they are connected."""
+    if dist.is_initialized():
+        return dist.get_rank() == 0
+    if started() is not None:
+        return os.environ["RANK" if dist.is_torchelastic_launched() else "SLURM_PROCID"] == "0"
+    return not os.environ.keys() >= BY_HAND or os.environ["NODE_RANK"] == os.environ.get("LOCAL_RANK", "0") == "0"

@@ -294,6 +294,13 @@ def as_config(recipe: Recipe) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(recipe).items()}
 
 
+def unusual_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return what a completed recipe does not take from its preset, norm and optimizer, as `as_config` has it."""
+    usual = complete(Recipe(preset=recipe.preset, norm=recipe.norm, optimizer=recipe.optimizer, devices=1, nodes=1))
+    expected = as_config(usual) | {"preset": Recipe.preset, "optimizer": PRESETS[recipe.preset].optimizer}
+    return {name: value for name, value in as_config(recipe).items() if value != expected[name]}
+
+
 def other_setting(stored: Recipe, given: Recipe) -> str | None:
     """Return the first setting, beside places, in which two recipes differ, as `--lr 0.1, not 0.2`."""
     one, other = as_config(stored), as_config(given)

@@ -5,16 +5,18 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dgcnn_ws.engine.checkpoint import read_json
 from dgcnn_ws.engine.claim import is_claimed, read_failure
 from dgcnn_ws.engine.metrics import read_metrics
-from dgcnn_ws.engine.recipe import Recipe, from_config
+from dgcnn_ws.engine.recipe import Recipe, from_config, unusual_settings
 from dgcnn_ws.errors import InputError
 
+HIDDEN = ("select", "data_root", "device")  # settings that need no words: shown otherwise, or where things were
+MARKS = {"config.json", "failure.json", "last.pt", "results.json"}  # any of them makes a folder a run's
 STATES = ("running", "interrupted", "failed", "finished")
 
 
@@ -41,6 +43,7 @@ class RunSummary:
     best_epoch: int | None = None
     selected_on: str | None = None
     test_accuracy: float | None = None  # of best.pt
+    unusual: dict[str, Any] = field(default_factory=dict)  # other settings that are not the defaults
     note: str = ""
 
 
@@ -52,7 +55,7 @@ def find_runs(root: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         folder = Path(place)
-        if "config.json" in files or "failure.json" in files or ("claim" in files and is_claimed(folder)):
+        if MARKS & set(files) or ("claim" in files and is_claimed(folder)):
             yield folder
 
 
@@ -82,6 +85,8 @@ def summarize_run(folder: Path, root: Path) -> RunSummary:
         settings = {name: getattr(recipe, name) for name in names}
         settings |= {"dataset": printable(recipe.data_root.name) if recipe.dataset == "folder" else recipe.dataset}
         settings |= {"selected_on": recipe.select}
+        shown = {*settings, *HIDDEN}
+        settings["unusual"] = {name: value for name, value in unusual_settings(recipe).items() if name not in shown}
     return RunSummary(
         name=printable(os.path.relpath(folder, root) if folder != root else folder.resolve().name),
         state=state,
@@ -116,7 +121,7 @@ def _read_recipe(folder: Path) -> Recipe:
 
 def _read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
-    return read_metrics(path) if path.exists() else []
+    return read_metrics(path) if path.is_file() else []
 
 
 def _read_results(folder: Path) -> dict[str, Any] | None:

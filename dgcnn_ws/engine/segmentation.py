@@ -62,13 +62,18 @@ def evaluate_parts(
     counts = Counts(len(dataset.part_names), device, processes)
     table = dataset.category_parts.to(device)
     ious = torch.zeros(len(dataset), dtype=torch.float64, device=device)
-    for clouds, log_probabilities, targets in predictions(
-        lambda points, targets: model(points, targets[:, 0]), model, dataset, batch_size, device, votes, seed, processes
-    ):
-        parts = targets[:, 1:]
-        rows = log_probabilities.movedim(1, -1).flatten(0, 1)  # a point each: else CUDA adds in any order
-        counts.add(log_probabilities, parts, F.nll_loss(rows, parts.flatten(), reduction="sum") / parts.shape[1])
-        ious[clouds] = cloud_iou(log_probabilities.argmax(1), parts, table[targets[:, 0]]).double()
+
+    def logits(points: Tensor, targets: Tensor) -> Tensor:
+        return model(points, targets[:, 0])
+
+    with processes.together():
+        for clouds, log_probabilities, targets in predictions(
+            logits, model, dataset, batch_size, device, votes, seed, processes
+        ):
+            parts = targets[:, 1:]
+            rows = log_probabilities.movedim(1, -1).flatten(0, 1)  # a point each: else CUDA adds in any order
+            counts.add(log_probabilities, parts, F.nll_loss(rows, parts.flatten(), reduction="sum") / parts.shape[1])
+            ious[clouds] = cloud_iou(log_probabilities.argmax(1), parts, table[targets[:, 0]]).double()
     of_parts = scores_from_confusion(counts.confusion(), dataset.part_names, counts.loss() / len(dataset))
     return PartScores(
         **(of_parts.as_json() | {"num_clouds": len(dataset)}),

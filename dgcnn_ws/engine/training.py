@@ -23,7 +23,7 @@ from dgcnn_ws.datasets import PartClouds
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
 from dgcnn_ws.datasets.loader import Loader
 from dgcnn_ws.engine import plots
-from dgcnn_ws.engine.board import Board
+from dgcnn_ws.engine.board import Board, open_board
 from dgcnn_ws.engine.checkpoint import restore_model, save_checkpoint, write_json, write_lines
 from dgcnn_ws.engine.cuda_graph import Replay
 from dgcnn_ws.engine.devices import (
@@ -123,6 +123,7 @@ class Run:
         if recipe.sync_bn:
             synchronize_batch_norms(model)
         self.model, self.optimizer = self.fabric.setup(model, build_optimizer(recipe, model))
+        self.processes.take_from_first(self.model)
         self.progress = Progress()
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # the epoch's loss and correct answers
         self.accumulate: Callable[[Tensor, Tensor], None] = self._accumulate
@@ -152,17 +153,17 @@ class Run:
         done = self.progress.step * self.recipe.batch_size
         with (
             stop_requests() as requests,
-            Board(self.folder, self.epoch) if self.processes.first else nullcontext() as board,
+            open_board(self.folder, self.epoch) if self.processes.first else nullcontext() as board,
             tqdm(total=total, initial=done, unit=" clouds", disable=self.quiet or None, dynamic_ncols=True) as bar,
         ):
-            if board is not None and self.progress.step == 0:
+            if board is not None and self.epoch == 0:
                 self._show_samples(board)
             while self.epoch < self.recipe.epochs:
                 self._train_epoch(bar, requests)
                 with self.processes.together():
-                    if self.progress.step % len(self.loader) == 0:
+                    if self.epoch > len(self.progress.history):
                         self._finish_epoch(bar, board)
-                    else:  # asked to stop within the epoch
+                    else:  # asked to stop before the epoch's end
                         self._save("last.pt")
                 (signum,) = self.processes.largest(*requests[:1] or (0,))
                 if signum:
@@ -226,12 +227,11 @@ class Run:
         torch.manual_seed(seed_of(recipe.seed, step, DROPOUT + self.processes.rank))
         size = min(recipe.micro_batch or recipe.batch_size, recipe.batch_size // self.processes.count)
         points, targets = (self.processes.share(part, size) for part in (points, targets))
-        micro_batches = list(zip(points.transpose(1, 2).split(size), targets.split(size), strict=True))
+        micro_batches = zip(points.transpose(1, 2).split(size), targets.split(size), strict=True)
         with one_update(self.model, self.processes.total if self.processes.count > 1 else None):
-            for i, (cloud, target) in enumerate(micro_batches, 1):
-                # Gradients travel once, when they are complete.
-                with self.fabric.no_backward_sync(self.model, enabled=i < len(micro_batches)):
-                    self.accumulate(cloud, target)
+            for cloud, target in micro_batches:
+                self.accumulate(cloud, target)
+        self.processes.add_gradients(self.model)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=not recipe.cuda_graph)
 
@@ -242,8 +242,8 @@ class Run:
         rows = logits.movedim(1, -1).flatten(0, -2)  # an answer each: for more axes CUDA adds in any order
         smoothing = self.recipe.label_smoothing
         loss = F.cross_entropy(rows, answers.flatten(), label_smoothing=smoothing, reduction="sum")
-        # Fabric's mean over the processes of this is the mean over the batch's answers.
-        self.fabric.backward(loss * self.processes.count / (self.recipe.batch_size * self.answers_per_cloud))
+        # Of all micro-batches, in all processes, these add up to the mean.
+        self.fabric.backward(loss / (self.recipe.batch_size * self.answers_per_cloud))
         correct = (logits.detach().argmax(1) == answers).sum()
         self.sums += torch.stack([loss.detach(), correct])
 
@@ -319,6 +319,7 @@ class Run:
         for name in ("best", "last") if self.test else ():
             model = self._restored(name)
             scores = self.task.evaluate(model, self.test_set, EVAL_BATCH, self.device, processes=self.processes)
+            self._require_finite("test loss", scores.loss)
             results[name] = scores.as_json()
             if self.recipe.task == "classify" and uses_batch_statistics(model):  # training failed, or its statistics?
                 size = self.recipe.micro_batch or self.recipe.batch_size

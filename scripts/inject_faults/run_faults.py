@@ -115,7 +115,8 @@ def end_one_of_two(bench: Bench) -> Hows:
 
 def full_disk(bench: Bench) -> Hows:
     """A disk that is full somewhere between nothing and all that the run writes."""
-    size = bench.rng.randrange(4096, int(1.1 * bench.size), 4096)
+    most = bench.rng.choice([1 << 16, int(1.1 * bench.size)])  # within settings and events, or within anything
+    size = bench.rng.randrange(4096, most, 4096)
     if mount(bench, f"size={size}"):
         process = start(bench, "run", lambda: None)
     else:

@@ -131,7 +131,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "has changed while it was in use": lambda path: replace(path, np.zeros((20, 48, 3), "f4")),
     "has no `data`": lambda path: replace(path, None),
     "cannot be read as HDF5": truncate,
-    "cannot be read as HDF5 ([Errno 2]": Path.unlink,
+    "is missing; restore it": Path.unlink,
 }
 
 

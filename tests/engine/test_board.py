@@ -1,6 +1,8 @@
 """What TensorBoard reads back from a run's events."""
 
+import errno
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from dgcnn_ws.engine.board import Board, first_of_each
+from dgcnn_ws.engine.board import Board, first_of_each, open_board
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
@@ -25,14 +28,17 @@ def picture(event: object) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))  # type: ignore[attr-defined]
 
 
-def test_a_runs_scores_confusion_and_samples(easy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("killed_in", [1, 2])
+def test_a_runs_scores_confusion_and_samples(
+    easy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: int
+) -> None:
     small = {"num_points": 32, "k": 5, "emb_dims": 32, "batch_size": 8, "epochs": 3}
     recipe = complete(Recipe(dataset="modelnet10", data_root=easy_root, **small))  # type: ignore[arg-type]
     run = Run(recipe, tmp_path, quiet=True)
     save = run._save
 
     def save_and_stop(name: str) -> None:
-        if run.epoch == 2 and name == "last.pt":  # as a kill after the epoch's line and before its checkpoint
+        if run.epoch == killed_in and name == "last.pt":  # as a kill after the epoch's line and before its checkpoint
             raise Interrupted("killed", 9)
         save(name)
 
@@ -41,12 +47,27 @@ def test_a_runs_scores_confusion_and_samples(easy_root: Path, tmp_path: Path, mo
         run.train()
     Run(recipe, tmp_path, resume=True, quiet=True).train()
     events = read(tmp_path)
-    assert [event.step for event in events.Scalars("train_loss")] == [1, 2, 3]  # epoch 2 once
+    assert [event.step for event in events.Scalars("train_loss")] == [1, 2, 3]  # each once
     assert {"loss", "overall_accuracy", "lr"} <= set(events.Tags()["scalars"])
     drawn = [event.step for event in events.Images("confusion")]
     assert drawn[0] == 1 and drawn[-1] == 3 and len(drawn) == len(set(drawn))
     (samples,) = events.Images("samples")
     assert samples.step == 0 and (picture(samples) < 128).any()
+
+
+def test_a_full_disk_is_one_error_that_names_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(self: RecordWriter, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RecordWriter, "write", write)
+    hook = threading.excepthook
+    with pytest.raises(OSError, match="No space left") as full, open_board(tmp_path, 0) as board:
+        board.add_metrics({"epoch": 1, "loss": 0.5})
+        board.flush()
+    assert full.value.filename == str(tmp_path)
+    assert capsys.readouterr().err == "" and threading.excepthook is hook
 
 
 def test_pictures_show_what_they_should(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The same seed gives the same bits, on any number of threads; and CUDA can be held to it."""
+"""The same seed gives the same bits on as many threads, however many; and CUDA can be held to it."""
 
 import os
 from collections.abc import Iterator

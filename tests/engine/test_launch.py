@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_fabric.utilities.rank_zero import rank_zero_only
 
-from dgcnn_ws.engine.launch import launch, one_voice
+from dgcnn_ws.engine.claim import read_failure
+from dgcnn_ws.engine.launch import _die_with, launch, one_voice
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
@@ -77,51 +77,59 @@ def wait_for(condition: Any) -> None:
 def test_a_process_killed_or_stopped_ends_all_and_the_run_goes_on_to_the_same_bits(
     recipe: Recipe, tmp_path: Path, clean_environment: dict[str, str]
 ) -> None:
-    folder, recipe = tmp_path / "run", replace(recipe, epochs=20, dropout=0.5)
-    killed = end_the_second_process(recipe, folder, clean_environment, signal.SIGKILL)
+    # Three, since the sums of two do not depend on the order.
+    folder, recipe = tmp_path / "run", replace(recipe, batch_size=12, epochs=20, dropout=0.5)
+    killed = end_another_process(recipe, folder, clean_environment, signal.SIGKILL)
     assert killed.returncode == 2, killed.stderr
     assert killed.stderr.count("error: another process of this run ended early") == 1
-    assert killed.stdout.count(f"{folder}: dgcnn with ws_gn, head est, on modelnet10, in 2 processes") == 1
-    stopped = end_the_second_process(recipe, folder, clean_environment, signal.SIGTERM, "--resume")
+    assert killed.stdout.count(f"{folder}: dgcnn with ws_gn, head est, on modelnet10, in 3 processes") == 1
+    assert "another process of this run ended early" in str(read_failure(folder))
+    stopped = end_another_process(recipe, folder, clean_environment, signal.SIGTERM, "--resume")
     assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
     assert stopped.stderr.count("stopped after step") == 1
     assert "Traceback" not in killed.stderr + stopped.stderr
     for name, resume in (("run", ["--resume"]), ("whole", [])):
-        arguments = [sys.executable, *command(recipe, tmp_path / name, "--devices", "2", *resume)]
+        arguments = [sys.executable, *command(recipe, tmp_path / name, "--devices", "3", *resume)]
         subprocess.run(arguments, env=clean_environment, stdout=subprocess.DEVNULL, timeout=PATIENCE, check=True)
     whole, parts = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "run"))
-    assert parts["progress"]["history"][-1]["train_loss"] == whole["progress"]["history"][-1]["train_loss"]
+    losses = [[line["train_loss"] for line in content["progress"]["history"]] for content in (whole, parts)]
+    assert losses[0] == losses[1] and len(losses[0]) == 20
     for part in ("model", "optimizer"):
         torch.testing.assert_close(parts[part], whole[part], rtol=0, atol=0)
 
 
-def end_the_second_process(
+def end_another_process(
     recipe: Recipe, folder: Path, environment: dict[str, str], signum: int, *more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Start the run in two processes, and end the one that the first started once two more epochs are trained."""
+    """Start the run in three processes, and end one that the first started once two more epochs are trained."""
     metrics = folder / "metrics.jsonl"
     lines = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-    arguments = [sys.executable, *command(recipe, folder, "--devices", "2", *more)]
+    arguments = [sys.executable, *command(recipe, folder, "--devices", "3", *more)]
     process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= lines + 2)
-    (child,) = children(process.pid)
+    child, _ = children(process.pid)
     os.kill(child, signum)
     out, err = process.communicate(timeout=PATIENCE)
     wait_for(lambda: not Path(f"/proc/{child}").exists())
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
-def srun(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.CompletedProcess[str]]:
-    """Start two processes as SLURM's srun does, and yield them as they ended."""
+def start_two(starter: str, arguments: list[str], environment: dict[str, str]) -> Iterator[Any]:
+    """Start two processes as SLURM's srun does, or one on each of two machines by hand; yield them as they ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    slurm = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
-    slurm |= {"SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7", "SLURM_NODELIST": "localhost", "MASTER_PORT": str(port)}
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if starter == "srun":
+        told |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+        told |= {"SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_NODELIST": "localhost"}
+    else:
+        arguments = [*arguments, "--devices", "1", "--nodes", "2"]
+    ranks = ("SLURM_PROCID", "SLURM_LOCALID") if starter == "srun" else ("NODE_RANK",)
     processes = [
         subprocess.Popen(
             [sys.executable, *arguments],
-            env=environment | slurm | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            env=environment | told | dict.fromkeys(ranks, rank),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -133,8 +141,9 @@ def srun(arguments: list[str], environment: dict[str, str]) -> Iterator[subproce
         yield subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def test_one_process_goes_on_as_two_under_slurm(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: dict[str, str]
+@pytest.mark.parametrize("starter", ["srun", "by hand"])
+def test_one_process_goes_on_as_two(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: dict[str, str], starter: str
 ) -> None:
     Run(recipe, tmp_path / "whole", quiet=True).train()
     folder = tmp_path / "run"
@@ -149,9 +158,8 @@ def test_one_process_goes_on_as_two_under_slurm(
     monkeypatch.setattr(run, "_optimizer_step", step_and_signal)
     with pytest.raises(Interrupted):
         run.train()
-    first, second = srun(
-        [str(ROOT / "main.py"), "train", "--resume", "--out", str(tmp_path), "--name", "run"], clean_environment
-    )
+    arguments = [str(ROOT / "main.py"), "train", "--resume", "--out", str(tmp_path), "--name", "run"]
+    first, second = start_two(starter, arguments, clean_environment)
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert "best.pt on test" in first.stdout and not second.stdout and not second.stderr
     assert_close(weights(folder), weights(tmp_path / "whole"))
@@ -165,12 +173,21 @@ def test_one_process_goes_on_as_two_under_slurm(
 def test_bad_settings_are_reported_by_the_first_process_alone(
     rank: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(rank_zero_only, "rank", rank)
+    for name, value in {"MASTER_ADDR": "host", "MASTER_PORT": "7", "NODE_RANK": str(rank)}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     with pytest.raises(InputError), one_voice():
         raise InputError("a bad setting.")
     print("error", file=sys.stderr)
     assert capsys.readouterr().err == ("error\n" if rank == 0 else "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+def test_whose_parent_has_ended_ends_at_once() -> None:
+    if (child := os.fork()) == 0:
+        _die_with(os.getpid())  # which is not its parent
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
 
 
 def test_one_named_device_is_not_several() -> None:

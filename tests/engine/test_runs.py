@@ -48,8 +48,23 @@ def test_states_settings_and_scores(tmp_path: Path) -> None:
     a = runs["study/a"]
     assert (a.score, a.best_epoch, a.test_accuracy, a.epochs_done, a.epochs) == (0.75, 2, 0.625, 3, 3)
     assert (a.dataset, a.norm, a.head_norm, a.micro_batch, a.batch_size) == ("shapes", "gn", "est", 4, 16)
+    assert a.unusual == {}
     assert runs["c"].note == "the loss became nan" and runs["c"].selected_on == "test" and a.selected_on == "val"
     assert set(look(tmp_path)) == {"study/a", "b", "c", "d", "f"}  # what was only claimed is no run any more
+
+
+def test_settings_that_are_not_the_defaults_are_told(tmp_path: Path) -> None:
+    usual = {"preset": "paper", "norm": "bn", "optimizer": "sgd", "epochs": 7}  # which bring settings of their own
+    make(tmp_path / "a", complete(Recipe(**usual, lr=0.25, seed=3, stream=True, data_root=tmp_path)))
+    expected = {"preset": "paper", "optimizer": "sgd", "lr": 0.25, "seed": 3, "stream": True}
+    assert look(tmp_path)["a"].unusual == expected
+
+
+def test_a_run_that_lost_its_settings_is_listed(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    (tmp_path / "a/last.pt").touch()
+    (tmp_path / "a/config.json").unlink()
+    assert "config.json does not exist" in look(tmp_path)["a"].note
 
 
 def test_age_is_the_time_since_the_last_change(tmp_path: Path) -> None:
@@ -83,6 +98,9 @@ def test_odd_names_and_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/config.json").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to(tmp_path)
+    make(tmp_path / "e")
+    (tmp_path / "e/metrics.jsonl").unlink()
+    os.mkfifo(tmp_path / "e/metrics.jsonl")  # which nobody writes
     runs = look(tmp_path)
     assert runs["a?[31m?b"].score == 0.25
     assert "does not exist" in runs["d"].note and "loop" not in str(runs)

@@ -104,6 +104,34 @@ def test_resumes_to_the_same_bits(
     assert parts["last"] == whole["last"] and parts["best"] == whole["best"]
 
 
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_stopped_between_two_epochs_nothing_is_counted_twice(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    Run(recipe, tmp_path / "whole", quiet=True).train()
+    run = Run(recipe, tmp_path / "parts", quiet=True)
+    train_epoch = run._train_epoch
+
+    def signal_and_train(bar: Any, requests: list[int]) -> None:
+        if run.epoch == epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        train_epoch(bar, requests)
+
+    monkeypatch.setattr(run, "_train_epoch", signal_and_train)
+    with pytest.raises(Interrupted):
+        run.train()
+    assert run.progress.step == epoch * STEPS and len(run.progress.history) == epoch
+    Run(recipe, tmp_path / "parts", resume=True, quiet=True).train()
+    assert_same_bits(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    whole, parts = ((tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "parts"))
+    for one, other in zip(map(json.loads, whole), map(json.loads, parts), strict=True):
+        assert {name for name in one if one[name] != other[name]} <= {
+            "seconds",
+            "clouds_per_second",
+            "peak_memory_bytes",
+        }
+
+
 class Killed(BaseException):
     """Ends a run where it stands, as SIGKILL does; scripts/inject_faults.py sends the signal itself."""
 

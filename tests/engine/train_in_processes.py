@@ -4,10 +4,12 @@ python train_in_processes.py DATA_ROOT FOLDER [PROCESSES]; without the number th
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from dgcnn_ws.datasets import PartClouds, PointClouds
 from dgcnn_ws.engine import training
@@ -22,6 +24,7 @@ from dgcnn_ws.errors import InputError
 from dgcnn_ws.models import DGCNN, DGCNNSeg
 
 BATCH = 12
+SCORES = (evaluate, evaluate_by_batch_statistics, evaluate_parts)
 # preset, norm, head norm, --sync-bn, micro-batch of each process
 STEPS = {
     "gn": ("dgcnn", "gn", "est", False, 1),
@@ -82,6 +85,33 @@ def all_scores(processes: Processes) -> list[Any]:
     return [one.as_json() for one in scores]
 
 
+class Broken(nn.Module):
+    """A network that the last process cannot ask."""
+
+    def __init__(self, processes: Processes, answers: tuple[int, ...]) -> None:
+        super().__init__()
+        self.last, self.answers = processes.rank == processes.count - 1, answers
+
+    def forward(self, points: Tensor, categories: Tensor | None = None) -> Tensor:
+        if self.last:
+            raise InputError("no such cloud.")
+        return torch.zeros(len(points), *self.answers)
+
+
+def broken_scoring(score: Callable[..., Any], processes: Processes) -> str:
+    """Return what is said of a set of which one process cannot score its part."""
+    clouds: Any = PointClouds(torch.randn(11, 8, 3), torch.arange(11) % 2, ["a", "b"], "test")
+    answers: tuple[int, ...] = (2,)
+    if score is evaluate_parts:
+        table = torch.tensor([[True, True, False], [True, False, True]])
+        clouds, answers = PartClouds(clouds, torch.randint(0, 3, (11, 8)), ["a", "b", "c"], table), (3, 8)
+    try:
+        score(Broken(processes, answers), clouds, 2, torch.device("cpu"), processes=processes)
+    except Agreed as agreed:
+        return str(agreed)
+    return "scored"
+
+
 def agree(processes: Processes) -> dict[str, Any]:
     """Return what each kind of agreement came to, the same in every process."""
     last = processes.rank == processes.count - 1
@@ -106,6 +136,7 @@ def agree(processes: Processes) -> dict[str, Any]:
             seen.append((batch, flags))
     except Agreed as agreed:
         found["reading"] = (seen, str(agreed))
+    found["scoring"] = [broken_scoring(score, processes) for score in SCORES]
     found["turns"] = processes.total(torch.bincount(torch.tensor(list(processes.turns(range(11)))), minlength=11))
     return found
 
@@ -117,7 +148,7 @@ def main(data_root: Path, folder: Path, processes: int | None = None) -> None:
     run = Run(complete(Recipe(dataset="modelnet10", data_root=data_root, num_points=16, k=4, emb_dims=32, device="cpu",
                               batch_size=BATCH, devices=processes, nodes=1)), folder / "any", quiet=True)  # fmt: skip
     agreed = agree(run.processes)
-    collected = run.processes.largest(int(agreed["largest"] == (processes - 1, 0) and len(agreed) == 5))
+    collected = run.processes.largest(int(agreed["largest"] == (processes - 1, 0) and len(agreed) == 6))
     scores = all_scores(run.processes)
     if run.processes.first:
         assert collected and all_scores(ALONE)
