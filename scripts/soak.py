@@ -102,8 +102,8 @@ def draw(samples: np.ndarray, path: Path) -> None:
     memory.set(ylabel="resident memory (MB)", ylim=(0, None))
     others.plot(hours, samples[:, 2], label="open files")
     others.plot(hours, samples[:, 3], label="threads")
-    others.set(xlabel="hours", ylim=(0, None))
-    others.legend(fontsize="small")
+    others.set(xlabel="hours", ylim=(0, 1.6 * samples[:, 2:].max()))  # room for the legend
+    others.legend(fontsize="small", loc="upper right", ncols=2)
     save(figure, path)
 
 
