@@ -17,11 +17,7 @@ from torch import Tensor, nn
 from dgcnn_ws.errors import InputError
 
 T = TypeVar("T")
-BY_HAND = {
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "NODE_RANK",
-}  # said by whoever starts a machine's first process
+BY_HAND = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"}  # told to the first process of each of several machines
 NO_STEP = 0xFFFFFFF0  # from here on SLURM numbers what is not one of srun's steps, such as the batch script
 
 
