@@ -43,6 +43,20 @@ def main(arguments: list[str]) -> int:
 
     0, 2 for a user's error, 3 where some of many files could not be read, 128 + signal for a run asked to stop.
     """
+    try:
+        code = run(arguments)
+        if sys.stdout:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print("\nstopped.", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -50,14 +64,6 @@ def main(arguments: list[str]) -> int:
     if name not in COMMANDS:
         print(f"error: command {name!r} is unknown. Choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
-    try:
-        return run(name, rest)
-    except KeyboardInterrupt:
-        print("\nstopped.", file=sys.stderr)
-        return 130
-
-
-def run(name: str, arguments: list[str]) -> int:
     command = importlib.import_module(f"scripts.{name}")  # only now: torch takes seconds to import
     from dgcnn_ws.engine.devices import keep_freed_memory
     from dgcnn_ws.engine.stopping import Interrupted
@@ -65,15 +71,12 @@ def run(name: str, arguments: list[str]) -> int:
 
     keep_freed_memory()
     try:
-        code = command.main(arguments) or 0
-        sys.stdout.flush()
-        return code
+        return command.main(rest) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    except BrokenPipeError:
+        raise
     except OSError as error:  # a full disk, a folder without write permission
         print(f"error: {error.filename or 'writing'}: {error.strerror or error}.", file=sys.stderr)
         return 2
@@ -83,6 +86,6 @@ def run(name: str, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):  # a file's name may hold what the terminal cannot show
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # a file's name may hold what the terminal cannot show
+        stream.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:]))

@@ -56,7 +56,7 @@ def command(arguments: list[str]) -> None:
     assert recipe.devices and recipe.nodes
     check_started(recipe.devices, recipe.nodes)
     dataset = recipe.data_root if recipe.dataset == "folder" else recipe.dataset
-    if is_first():
+    if is_first(recipe.nodes):
         shared = f", in {recipe.processes} processes" if recipe.processes > 1 else ""
         print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {dataset}{shared}")
     results = train(recipe, folder, parsed.resume)
@@ -65,7 +65,8 @@ def command(arguments: list[str]) -> None:
 
 
 def train(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
-    first = is_first()  # it holds the folder for all
+    assert recipe.nodes
+    first = is_first(recipe.nodes)  # it holds the folder for all
     with sole(folder) if first else nullcontext():
         with missing():
             run = Run(recipe, folder, resume)

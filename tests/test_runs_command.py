@@ -53,10 +53,11 @@ def test_runs_of_train_from_start_to_end(easy_root: Path, tmp_path: Path, capsys
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     ends, starts = os.pipe()
     os.close(ends)
-    command = [sys.executable, "main.py", "runs", str(tmp_path)]
-    done = subprocess.run(command, cwd=Path(main.__file__).parent, stdout=starts, stderr=subprocess.PIPE, check=False)
+    for arguments in (["runs", str(tmp_path)], ["--help"]):
+        command = [sys.executable, str(Path(main.__file__)), *arguments]
+        done = subprocess.run(command, stdout=starts, stderr=subprocess.PIPE, check=False)
+        assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
     os.close(starts)
-    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,8 @@ def open_board(folder: Path, epochs_done: int) -> Iterator[Board]:
         with Board(folder, epochs_done) as board:
             yield board
     except OSError as error:
-        error.filename = error.filename or str(folder)
+        if not isinstance(error, BrokenPipeError):
+            error.filename = error.filename or str(folder)
         raise
     finally:
         threading.excepthook = hook

@@ -71,13 +71,13 @@ def is_claimed(folder: Path) -> bool:
 def recording(folder: Path) -> Iterator[None]:
     """Leave `failure.json` in the run's folder where the block fails; what failed before is forgotten.
 
-    A request to stop is no failure.
+    A request to stop is no failure, nor that nobody reads any more what the run says.
     """
     with suppress(OSError):
         (folder / "failure.json").unlink(missing_ok=True)
     try:
         yield
-    except Interrupted:
+    except (Interrupted, BrokenPipeError):
         raise
     except Exception as error:
         sentence = str(error) if isinstance(error, InputError | OSError) else f"{type(error).__name__}: {error}"

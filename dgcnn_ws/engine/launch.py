@@ -20,10 +20,9 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
-from dgcnn_ws.engine.processes import ALONE, Agreed, Processes, is_first, started
+from dgcnn_ws.engine.processes import ALONE, STARTER, Agreed, Processes, is_child, is_first, started
 from dgcnn_ws.errors import InputError
 
-STARTER = "DGCNN_WS_STARTER"  # the variable in which a process tells those it starts its id
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 
 
@@ -45,7 +44,7 @@ def launch(
 
     Where neither torchrun nor srun started them, the first on a machine starts the others with its own command line.
 
-    Raises InputError where a machine has too few GPUs, or one of several is named.
+    Raises InputError where a machine has too few GPUs, one of several is named, or they cannot connect.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     count = devices * nodes
@@ -63,12 +62,16 @@ def launch(
         environment = SLURMEnvironment()
     else:
         environment = LightningEnvironment()
-        if _is_child():
+        if is_child():
             _die_with(int(os.environ[STARTER]))
         else:
             os.environ[STARTER] = str(os.getpid())
     fabric = _fabric(device, devices, nodes, environment, precision)
-    fabric.launch()
+    try:
+        fabric.launch()
+    except dist.DistNetworkError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"the {count} processes of this run cannot connect: {reason}") from error
     return fabric, Processes(fabric.global_rank, count)
 
 
@@ -79,11 +82,6 @@ def _fabric(
     strategy: Any = Alike() if together else "auto"
     plugins: list[Any] = [environment] if precision is None else [environment, precision]
     return Fabric(accelerator=device.type, strategy=strategy, devices=devices, num_nodes=nodes, plugins=plugins)
-
-
-def _is_child() -> bool:
-    """Whether another process of the run started this one, and waits for it."""
-    return started() is None and STARTER in os.environ and int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def _die_with(parent: int) -> None:
@@ -136,6 +134,6 @@ def one_voice(*stops: type[BaseException]) -> Iterator[None]:
 def _be_silent() -> None:
     if is_first():
         return
-    if _is_child() and dist.is_initialized():
+    if is_child() and dist.is_initialized():
         sys.exit(0)  # otherwise Fabric kills the first process before it has spoken
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dgcnn_ws.errors import InputError
 
 T = TypeVar("T")
+STARTER = "DGCNN_WS_STARTER"  # the variable in which a process tells those it starts its id
 BY_HAND = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"}  # told to the first process of each of several machines
 NO_STEP = 0xFFFFFFF0  # from here on SLURM numbers what is not one of srun's steps, such as the batch script
 
@@ -95,6 +96,8 @@ class Processes:
         problem = None
         try:
             yield
+        except BrokenPipeError:  # nobody reads what the first process says: it ends as programs do
+            raise
         except (InputError, OSError) as error:
             problem = error
         self._agree(problem)
@@ -162,17 +165,35 @@ def check_started(devices: int, nodes: int) -> None:
             f"--devices {devices} --nodes {nodes} was asked for, but {found[0]} processes on each of {found[1]} "
             "machines were started. Leave both flags out, or start as many."
         )
-    if found is None and nodes > 1 and not os.environ.keys() >= BY_HAND:
+    if found is not None or devices * nodes == 1:
+        return
+    if "LOCAL_RANK" in os.environ and STARTER not in os.environ:
+        raise InputError("LOCAL_RANK is set as if another program had started this process. Unset it, or use torchrun.")
+    if nodes == 1:
+        return
+    if not os.environ.keys() >= BY_HAND:
         raise InputError(
             f"--nodes {nodes} needs torchrun or srun on each machine, or MASTER_ADDR, MASTER_PORT and NODE_RANK in "
             "its environment."
         )
+    for name, end in (("MASTER_PORT", 1 << 16), ("NODE_RANK", nodes)):
+        if not (os.environ[name].isdecimal() and int(os.environ[name]) < end):
+            raise InputError(f"{name} is {os.environ[name]!r} in the environment, but must be a number below {end}.")
 
 
-def is_first() -> bool:
-    """Whether this process is the first of its run, also before they are connected."""
+def is_child() -> bool:
+    """Whether another process of the run started this one, and waits for it."""
+    return started() is None and STARTER in os.environ and int(os.environ.get("LOCAL_RANK", "0")) > 0
+
+
+def is_first(nodes: int = 1) -> bool:
+    """Whether this process is the first of its run, also before they are connected.
+
+    Args:
+        nodes: machines, once that is known. Until then each machine's first process counts as one.
+    """
     if dist.is_initialized():
         return dist.get_rank() == 0
     if started() is not None:
         return os.environ["RANK" if dist.is_torchelastic_launched() else "SLURM_PROCID"] == "0"
-    return not os.environ.keys() >= BY_HAND or os.environ["NODE_RANK"] == os.environ.get("LOCAL_RANK", "0") == "0"
+    return not is_child() and (nodes == 1 or int(os.environ["NODE_RANK"]) == 0)

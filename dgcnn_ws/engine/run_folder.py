@@ -33,6 +33,18 @@ class Progress:
     num_correct: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)  # the lines of metrics.jsonl
 
+    @property
+    def scored(self) -> int:
+        """The last epoch that has been scored, from 1; 0 for none."""
+        return self.history[-1]["epoch"] if self.history else 0
+
+    def put_right(self) -> None:
+        """Forget what runs once noted of an epoch without steps, when they were stopped between two."""
+        lines = {line["epoch"]: line for line in reversed(self.history) if line["epoch"] > 0}  # the first of each
+        self.history = [lines[epoch] for epoch in sorted(lines)]
+        if self.best_epoch == 0:
+            self.best_accuracy = -1.0
+
 
 def check_start(recipe: Recipe, folder: Path, resume: bool) -> None:
     """Raise InputError where a run cannot start in `folder`, or cannot go on there."""
@@ -102,6 +114,7 @@ def restore(
         progress = Progress(**content["progress"])
         if not progress.history and (folder / "metrics.jsonl").exists():  # from when only metrics.jsonl had it
             progress.history = read_metrics(folder / "metrics.jsonl")[: content["epoch"]]
+        progress.put_right()
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} cannot be resumed: its optimizer or place is missing or damaged.") from error
     return progress

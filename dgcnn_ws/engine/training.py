@@ -161,7 +161,7 @@ class Run:
             while self.epoch < self.recipe.epochs:
                 self._train_epoch(bar, requests)
                 with self.processes.together():
-                    if self.epoch > len(self.progress.history):
+                    if self.epoch > self.progress.scored:
                         self._finish_epoch(bar, board)
                     else:  # asked to stop before the epoch's end
                         self._save("last.pt")

@@ -17,6 +17,7 @@ import torch
 
 from dgcnn_ws.engine.claim import read_failure
 from dgcnn_ws.engine.launch import _die_with, launch, one_voice
+from dgcnn_ws.engine.processes import STARTER
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
@@ -80,10 +81,12 @@ def test_a_process_killed_or_stopped_ends_all_and_the_run_goes_on_to_the_same_bi
     # Three, since the sums of two do not depend on the order.
     folder, recipe = tmp_path / "run", replace(recipe, batch_size=12, epochs=20, dropout=0.5)
     killed = end_another_process(recipe, folder, clean_environment, signal.SIGKILL)
-    assert killed.returncode == 2, killed.stderr
-    assert killed.stderr.count("error: another process of this run ended early") == 1
+    # The first process says so; but where Fabric's own watch, every five seconds, is quicker, it is killed.
+    said = 0 if killed.returncode == -signal.SIGKILL else 1
+    assert killed.returncode == (2 if said else -signal.SIGKILL), killed.stderr
+    assert killed.stderr.count("error: another process of this run ended early") == said
     assert killed.stdout.count(f"{folder}: dgcnn with ws_gn, head est, on modelnet10, in 3 processes") == 1
-    assert "another process of this run ended early" in str(read_failure(folder))
+    assert not said or "another process of this run ended early" in str(read_failure(folder))
     stopped = end_another_process(recipe, folder, clean_environment, signal.SIGTERM, "--resume")
     assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
     assert stopped.stderr.count("stopped after step") == 1
@@ -173,7 +176,7 @@ def test_one_process_goes_on_as_two(
 def test_bad_settings_are_reported_by_the_first_process_alone(
     rank: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in {"MASTER_ADDR": "host", "MASTER_PORT": "7", "NODE_RANK": str(rank)}.items():
+    for name, value in {STARTER: "7", "LOCAL_RANK": str(rank)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     with pytest.raises(InputError), one_voice():

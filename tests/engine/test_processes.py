@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dgcnn_ws.engine.processes import check_started, started
+from dgcnn_ws.engine.processes import check_started, is_first, started
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.errors import InputError
 
@@ -100,6 +100,14 @@ def test_who_started_it(monkeypatch: pytest.MonkeyPatch, clean_environment: dict
     check_started(4, 1)
     with pytest.raises(InputError, match="--nodes 2 needs torchrun or srun"):
         check_started(4, 2)
+    for name, value in {"MASTER_ADDR": "host", "MASTER_PORT": "29500", "NODE_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    check_started(4, 2)
+    assert is_first() and not is_first(2)  # of a run on this machine alone; of one on two
+    for name, value in {"MASTER_PORT": "a", "NODE_RANK": "2", "LOCAL_RANK": "1"}.items():
+        with monkeypatch.context() as changed, pytest.raises(InputError, match=name):
+            changed.setenv(name, value)
+            check_started(4, 2)
     for name, value in {"SLURM_NTASKS": "8", "SLURM_NNODES": "2"}.items():
         monkeypatch.setenv(name, value)
     assert started() is None  # a job's script, which srun has not started

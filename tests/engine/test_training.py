@@ -16,6 +16,7 @@ import torch
 from dgcnn_ws.engine import training
 from dgcnn_ws.engine.evaluation import Scores
 from dgcnn_ws.engine.recipe import Recipe, complete
+from dgcnn_ws.engine.run_folder import Progress
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.errors import InputError
@@ -130,6 +131,17 @@ def test_stopped_between_two_epochs_nothing_is_counted_twice(
             "clouds_per_second",
             "peak_memory_bytes",
         }
+
+
+def test_runs_that_once_noted_an_epoch_without_steps_are_put_right() -> None:
+    def line(epoch: int, loss: float) -> dict[str, Any]:
+        return {"epoch": epoch, "train_loss": loss}
+
+    progress = Progress(best_accuracy=0.5, history=[line(0, 0.0), line(1, 0.9), line(2, 0.8), line(2, 0.0)])
+    progress.put_right()
+    assert progress.history == [line(1, 0.9), line(2, 0.8)] and progress.scored == 2
+    assert progress.best_accuracy == -1.0  # an untrained network's
+    assert Progress().scored == 0
 
 
 class Killed(BaseException):
