@@ -64,7 +64,11 @@ def run(arguments: list[str]) -> int:
     if name not in COMMANDS:
         print(f"error: command {name!r} is unknown. Choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
-    command = importlib.import_module(f"scripts.{name}")  # only now: torch takes seconds to import
+    try:
+        command = importlib.import_module(f"scripts.{name}")  # only now: torch takes seconds to import
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is not installed. Run make .venv/ready, then .venv/bin/python.", file=sys.stderr)
+        return 2
     from dgcnn_ws.engine.devices import keep_freed_memory
     from dgcnn_ws.engine.stopping import Interrupted
     from dgcnn_ws.errors import InputError

@@ -108,6 +108,6 @@ def main(arguments: list[str]) -> None:
         print(f"no runs in {args.folder}")
         return
     print(table(runs))
-    print("\nbatch: micro-batch/batch; best %: on validation; test %: overall accuracy of best.pt")
+    print("\nbatch: micro-batch (each process's)/batch; best %: on validation, at that epoch; test %: of best.pt, OA")
     if any(run.selected_on == "test" for run in runs):
         print("* chosen ON THE TEST SET: no honest estimate")

@@ -24,7 +24,8 @@ class Arguments:
     name: str | None = None
     """The run's folder inside it. Default: made of data set, preset, norm, micro-batch and seed."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Continue the run from its last checkpoint; flags left out keep the run's own settings."""
+    """Continue the run from its last checkpoint; flags left out keep the run's own settings, and none of what is
+    computed may change, the number of epochs neither."""
 
 
 def parse(arguments: list[str], recipe: Recipe) -> Arguments:

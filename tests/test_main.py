@@ -176,6 +176,14 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_package_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "scripts.runs", None)  # as Python has it of what cannot be imported
+    code, _, err = run(capsys, "runs")
+    assert code == 2 and "scripts.runs is not installed. Run make .venv/ready" in err
+
+
 def test_unknown_flags_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "train", "--colour", "red")
     assert code == 2 and "--colour" in err

@@ -41,7 +41,7 @@ def confusion_figure(
     counts = np.array(confusion)
     shares = counts / counts.sum(1, keepdims=True).clip(1)
     size = max(4.0, 0.32 * len(class_names) + 2)
-    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
+    figure = Figure(figsize=(size + 0.6, size), layout="compressed")  # which leaves room beside a square of its own
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the class", fraction=0.046)
@@ -126,7 +126,7 @@ def draw_wins(clouds: list[tuple[np.ndarray, np.ndarray, str]], path: Path) -> N
         axes.set_axis_off()
         limits = np.abs(points).max() * np.array([-0.9, 0.9])
         axes.set(xlim=limits, ylim=limits, zlim=limits)
-        axes.set_box_aspect((1, 1, 1), zoom=1.15)
+        axes.set_box_aspect((1, 1, 1), zoom=1.0)  # a cube just fits
         axes.view_init(elev=20, azim=-60)
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= most]
     bar = figure.colorbar(image, ax=panels, label="channels decided by the point", shrink=0.7)

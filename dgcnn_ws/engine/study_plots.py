@@ -171,7 +171,8 @@ def _curves(axes: Axes, trained: Rows) -> None:
         texts = [(Path(run) / "metrics.jsonl").read_text().splitlines() for run in row["runs"]]
         curves = np.array([[100 * json.loads(line)["overall_accuracy"] for line in text] for text in texts])
         epochs = np.arange(1, curves.shape[1] + 1)
-        style = _style(row) | {"marker": "", "lw": widths.get(_trained_size(row), 1.8)}
+        marker = "." if len(epochs) == 1 else ""  # a line needs two
+        style = _style(row) | {"marker": marker, "lw": widths.get(_trained_size(row), 1.8)}
         axes.plot(epochs, curves.mean(0), **style)
         if len(trained) <= 4:
             axes.fill_between(epochs, curves.min(0), curves.max(0), color=style["color"], alpha=0.15, lw=0)
