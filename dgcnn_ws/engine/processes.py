@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.nn.norm import add_up
 
 T = TypeVar("T")
 STARTER = "DGCNN_WS_STARTER"  # the variable in which a process tells those it starts its id
@@ -65,10 +66,7 @@ class Processes:
     def add_gradients(self, model: nn.Module) -> None:
         """Replace the gradients by their sums over all processes, in one collective."""
         if self.count > 1:
-            gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-            summed = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
-            for gradient, part in zip(gradients, summed.split([g.numel() for g in gradients]), strict=True):
-                gradient.copy_(part.view_as(gradient))
+            add_up([parameter.grad for parameter in model.parameters() if parameter.grad is not None], self.total)
 
     def take_from_first(self, model: nn.Module) -> None:
         """Replace parameters and buffers by those of the first process."""

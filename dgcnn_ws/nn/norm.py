@@ -111,17 +111,20 @@ def one_update(model: nn.Module, total: Callable[[Tensor], Tensor] | None = None
     try:
         yield
         if total is not None and estimates:
-            sums = total(torch.cat([module.pending.flatten() for module in estimates]))
-            for module, part in zip(
-                estimates, sums.split([module.pending.numel() for module in estimates]), strict=True
-            ):
-                module.pending.copy_(part.view_as(module.pending))
+            add_up([module.pending for module in estimates], total)
         for module in estimates:
             module.update()
     finally:
         for module in estimates:
             module.deferred = False
             module.pending.zero_()
+
+
+def add_up(tensors: list[Tensor], total: Callable[[Tensor], Tensor]) -> None:
+    """Replace tensors by their sums over all processes: `total` is called once, with all of them in one."""
+    sums = total(torch.cat([tensor.flatten() for tensor in tensors]))
+    for tensor, part in zip(tensors, sums.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
 
 
 class RunningStandardization(RunningEstimates):

@@ -54,7 +54,6 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.runs, self.run, self.study = (self.work / name for name in ("runs", "runs/run", "runs/study"))
-        self.pair = self.runs / "pair"
         places = ["--data-root", str(self.work / "data"), "--out", str(self.runs)]
         self.settings = ["--dataset", "modelnet10", "--device", "cpu", *places, *NETWORK]
 
