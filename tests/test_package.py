@@ -18,7 +18,7 @@ EXTRAS = (
 PROGRAM = f"""
 import sys
 sys.modules.update(dict.fromkeys({EXTRAS!r}))  # an import of any of them fails
-import dgcnn_ws, dgcnn_ws.models, dgcnn_ws.nn.pyg, dgcnn_ws.ops, dgcnn_ws.engine.export, torch
+import dgcnn_ws, dgcnn_ws.models, dgcnn_ws.nn.pyg, dgcnn_ws.ops, dgcnn_ws.inference.export, torch
 assert dgcnn_ws.EdgeConv(3, 8, k=4)(torch.randn(2, 3, 16)).shape == (2, 8, 16)
 del sys.modules["h5py"]
 import dgcnn_ws.datasets

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from dgcnn_ws.engine.contact_sheet import samples_figure
-from dgcnn_ws.engine.plots import confusion_figure
+from dgcnn_ws.pictures.contact_sheet import samples_figure
+from dgcnn_ws.pictures.plots import confusion_figure
 
 SAMPLES = 6  # clouds that are drawn
 MOST_NUMBERED = 16  # classes: writing the counts of 40 takes seconds, and this is drawn again and again

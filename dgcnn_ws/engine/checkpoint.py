@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from dgcnn_ws.datasets.frame import Frame, frame_of
 from dgcnn_ws.datasets.hdf5 import can_name_classes
 from dgcnn_ws.datasets.memory_bound import memory_bound
-from dgcnn_ws.engine.files import replacing as replacing  # for those who write a run's other files
 from dgcnn_ws.engine.recipe import Recipe, build_model, from_config
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.files import replacing
 
 
 def write_json(path: Path, content: Any) -> None:

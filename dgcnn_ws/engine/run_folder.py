@@ -13,10 +13,10 @@ from torch import nn
 
 from dgcnn_ws.engine.checkpoint import check_weights, load_checkpoint, read_json, write_json
 from dgcnn_ws.engine.devices import describe_environment
-from dgcnn_ws.engine.files import remove_leftovers
 from dgcnn_ws.engine.metrics import read_metrics
 from dgcnn_ws.engine.recipe import Recipe, as_config, from_config, other_setting
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.files import remove_leftovers
 
 
 @dataclass

@@ -22,7 +22,6 @@ from tqdm import tqdm
 from dgcnn_ws.datasets import PartClouds
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
 from dgcnn_ws.datasets.loader import Loader
-from dgcnn_ws.engine import plots
 from dgcnn_ws.engine.board import Board, open_board
 from dgcnn_ws.engine.checkpoint import restore_model, save_checkpoint, write_json, write_lines
 from dgcnn_ws.engine.cuda_graph import Replay
@@ -49,6 +48,7 @@ from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.batch_norm import synchronize_batch_norms
 from dgcnn_ws.nn.norm import one_update
+from dgcnn_ws.pictures import plots
 
 EVAL_BATCH = 16
 AUGMENTATION, DROPOUT = 1, 2  # streams of random numbers; each process's dropout has its own, from 2 on
@@ -338,7 +338,7 @@ class Run:
             "peak_memory_bytes": self.progress.peak_memory_bytes,
             "memory_bytes": self.progress.memory_bytes,
         }
-        plots.draw_training(self.folder / "metrics.jsonl", self.folder / "training.png")
+        plots.draw_training(self.progress.history, self.folder / "training.png")
         if self.test:
             names = self.task.answer_names(self.train_set)
             plots.draw_confusion(results["best"]["confusion"], names, self.folder / "confusion.png", self.task.unit)

@@ -15,13 +15,13 @@ from dgcnn_ws.engine.checkpoint import (
     load_checkpoint,
     load_tensors,
     read_json,
-    replacing,
     restore_model,
     save_checkpoint,
     write_json,
 )
 from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, complete
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.files import replacing
 
 RECIPE = complete(Recipe(emb_dims=32, k=4))
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from dgcnn_ws.engine.claim import read_failure
 from dgcnn_ws.engine.launch import _die_with, launch, one_voice
 from dgcnn_ws.engine.processes import STARTER
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.study.claim import read_failure
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300  # seconds; on a busy machine starting a process takes long

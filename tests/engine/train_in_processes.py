@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from dgcnn_ws.datasets import PartClouds, PointClouds
 from dgcnn_ws.engine import training
-from dgcnn_ws.engine.communication import Collectives
 from dgcnn_ws.engine.evaluation import evaluate, evaluate_by_batch_statistics
 from dgcnn_ws.engine.launch import one_voice
 from dgcnn_ws.engine.processes import ALONE, Agreed, Processes
@@ -22,6 +21,7 @@ from dgcnn_ws.engine.segmentation import evaluate_parts
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.models import DGCNN, DGCNNSeg
+from scripts.checks.traffic import Collectives
 
 BATCH = 12
 SCORES = (evaluate, evaluate_by_batch_statistics, evaluate_parts)

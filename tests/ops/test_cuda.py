@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dgcnn_ws.engine.agreement import compare_operators
 from dgcnn_ws.ops import reference
+from scripts.checks.agreement import compare_operators
 
 pytest.importorskip("triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

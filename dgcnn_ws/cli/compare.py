@@ -1,0 +1,189 @@
+"""`python main.py compare`: train a grid of norms and micro-batches; ends with a table and pictures.
+
+Every run has its folder in the study's. One that is finished is not repeated, one that was interrupted goes on, also
+by several processes at once: `--jobs N`, or the same command started again, here or on a machine that shares the
+folder. A run that fails is recorded, and the others go on.
+
+Where no layer sees more than one cloud (`gn`, `ws_gn`, `ws_bcn` with any head but `bn`) the micro-batch does not change
+the result, so those are trained once for all micro-batches (`--no-law` trains them all, to check).
+"""
+
+import shlex
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from dgcnn_ws.cli.arguments import check_folder_of, numbers, words
+from dgcnn_ws.engine.checkpoint import write_json
+from dgcnn_ws.engine.devices import describe_environment, pick_device
+from dgcnn_ws.engine.recipe import OPTIMIZERS, Recipe, as_config, check_data_root, dataset_name, name_folder
+from dgcnn_ws.engine.run_folder import check_data, check_settings
+from dgcnn_ws.engine.task import TASKS
+from dgcnn_ws.errors import InputError
+from dgcnn_ws.files import replacing
+from dgcnn_ws.study import study as studies
+from dgcnn_ws.study.pool import Job, train_all
+from dgcnn_ws.study.report import markdown_table, search_table, write_csv, write_html
+from dgcnn_ws.study.study_plots import draw_accuracy, draw_cost
+
+
+@dataclass(frozen=True)
+class Arguments:
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    norms: str = "bn,ws_bn,gn,ws_gn,ws_bcn"
+    """Norms to compare, with commas between."""
+    head_norms: str = "default"
+    """Head norms to compare; default: each norm's own."""
+    micro_batches: str = "1,2,4,8,16,32"
+    """Micro-batches to compare, with commas between."""
+    seeds: int = 3
+    """Runs of each kind, with seeds --seed, --seed + 1, ..."""
+    true_small_batch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """The micro-batch is the optimizer's batch too, with --lr scaled linearly from --batch-size; otherwise gradients
+    accumulate to --batch-size."""
+    law: bool = True
+    """Train once what the micro-batch does not change."""
+    search: str | None = None
+    """First try these for every norm and head at the whole batch, and take what is best on validation: optimizer:rate,
+    with commas between, such as adam:1e-3,adam:3e-3,sgd:0.1. The test set is not read."""
+    jobs: int = 1
+    """Runs trained at a time, each with its share of the threads."""
+    report: Path | None = None
+    """Write one self-contained HTML page with everything."""
+    out: Path = Path("runs")
+    """Folder of runs."""
+    name: str = "study"
+    """The study's folder inside it."""
+
+
+# A flag of one run, and the list that takes its place here.
+LISTS = {"norm": "--norms", "head_norm": "--head-norms", "micro_batch": "--micro-batches"}
+
+
+def parse_trials(text: str) -> list[tuple[str, float]]:
+    trials: list[tuple[str, float]] = []
+    for word in words("--search", text):
+        name, _, rate = word.partition(":")
+        try:
+            trials.append((name, float(rate)))
+        except ValueError:
+            name = ""
+        if name not in OPTIMIZERS:
+            raise InputError(
+                f"--search {word!r} is no trial. Write optimizer:rate, as in adam:1e-3; optimizers are "
+                f"{', '.join(OPTIMIZERS)}."
+            )
+    return list(dict.fromkeys(trials))
+
+
+def parse(arguments: list[str]) -> Arguments:
+    default = Arguments(Recipe())
+    args = tyro.cli(Arguments, prog="main.py compare", args=arguments, default=default, description=__doc__)
+    check_data_root(args.recipe.dataset, args.recipe.data_root)
+    args = replace(args, recipe=name_folder(args.recipe))
+    for name, flag in LISTS.items():
+        if getattr(args.recipe, name) != getattr(default.recipe, name):
+            raise InputError(f"--{name.replace('_', '-')} is for one run. Use {flag} to say what is compared.")
+    if {args.recipe.devices, args.recipe.nodes} - {None, 1} or args.recipe.sync_bn:
+        raise InputError("compare trains each run in one process. Leave --devices, --nodes and --sync-bn out.")
+    args = replace(args, recipe=replace(args.recipe, devices=1, nodes=1))  # also where srun started several
+    if args.recipe.task != default.recipe.task:
+        raise InputError("compare trains classifiers. Use main.py train --task segment for parts.")
+    for flag, value in (("--seeds", args.seeds), ("--jobs", args.jobs)):
+        if value < 1:
+            raise InputError(f"{flag} is {value}, but must be at least 1.")
+    check_folder_of(args.report)
+    return args
+
+
+def search(
+    args: Arguments, kinds: list[Recipe], folder: Path
+) -> tuple[dict[studies.Kind, Recipe | str], list[dict[str, Any]]]:
+    """Train the trials and return the best recipe of each kind, and the record of all."""
+    trials = studies.make_trials(kinds, parse_trials(args.search or ""), folder)
+    jobs = [job for of_kind in trials.values() for job in of_kind]
+    check_folders(jobs, fingerprint(args.recipe, "train"))
+    train_all(jobs, args.jobs)
+    chosen: dict[studies.Kind, Recipe | str] = {}
+    record: list[dict[str, Any]] = []
+    for kind, of_kind in trials.items():
+        chosen[kind], entries = studies.choose(kind, of_kind)
+        record += entries
+    print(f"\n{search_table(record)}\n\naccuracies in % on validation, after the last epoch\n")
+    return chosen, record
+
+
+@cache
+def fingerprint(recipe: Recipe, split: str) -> str:
+    return TASKS[recipe.task].load(recipe, split).fingerprint()
+
+
+def check_folders(jobs: list[Job], data: str) -> None:
+    """Raise InputError for a run of other settings or data, or damaged results: before hours go into the first."""
+    for job in jobs:
+        if (job.folder / "config.json").exists():
+            check_settings(job.recipe, job.folder)
+            check_data(job.folder, data)
+        if job.finished:
+            studies.read_results(job)
+
+
+def main(arguments: list[str]) -> None:
+    args = parse(arguments)
+    sizes = numbers("--micro-batches", args.micro_batches)
+    norms, head_norms = words("--norms", args.norms), words("--head-norms", args.head_norms)
+    seeds = list(range(args.recipe.seed, args.recipe.seed + args.seeds))
+    folder = args.out / args.name
+
+    def grid(chosen: dict[studies.Kind, Recipe | str] | None = None) -> list[studies.Cell]:
+        protocol = {"law": args.law, "true_small_batch": args.true_small_batch}
+        return studies.make_grid(args.recipe, norms, head_norms, sorted(sizes), seeds, chosen=chosen, **protocol)
+
+    cells = grid()  # what is wrong with it shows now, not after the search
+    kinds = studies.make_kinds(args.recipe, norms, head_norms)
+    # Data that cannot be read is one error, not one of every run.
+    data, _ = (
+        fingerprint(args.recipe, split) for split in ("train" if args.recipe.select == "val" else "trainval", "test")
+    )
+    record: list[Any] = []
+    if args.search is not None:
+        chosen, record = search(args, kinds, folder)
+        cells = grid(chosen)
+    # Seed by seed, so that a study stopped early has all of its cells.
+    jobs = [job for of_seed in zip(*(c.jobs(folder) for c in cells if c.recipes), strict=True) for job in of_seed]
+    check_folders(jobs, data)
+    train_all(jobs, args.jobs)
+
+    summaries = [studies.summarize(cell, folder) for cell in cells]
+    recipe = kinds[0]
+    batch = "batch = micro-batch" if args.true_small_batch else f"batch {recipe.batch_size}"
+    result = {
+        "title": f"{dataset_name(recipe)}, {recipe.num_points} points, {recipe.epochs} epochs, {batch}",
+        "command": shlex.join(["python", "main.py", "compare", *arguments]),
+        "settings": {name: value for name, value in as_config(recipe).items() if name not in LISTS}
+        | {name: value for name, value in asdict(args).items() if name not in ("recipe", "out", "report")},
+        "environment": describe_environment(pick_device(args.recipe.device)),
+        "search": record,
+        "cells": summaries,
+    }
+    write_json(folder / "study.json", result)
+    table = markdown_table(summaries)
+    with replacing(folder / "study.md") as temporary:
+        temporary.write_text(table + "\n")
+    write_csv(summaries, folder / "study.csv", folder / "runs.csv")
+    print(f"\n{table}\n\naccuracies in % on test, mean ± standard deviation over seeds; see {folder}/")
+    if any(row["runs"] for row in summaries):
+        draw_accuracy(summaries, str(result["title"]), folder / "study.png")
+        draw_cost(summaries, str(result["title"]), folder / "cost.png")
+        if args.report is not None:
+            write_html(result, [folder / "study.png", folder / "cost.png"], args.report)
+    failures = {run: reason for row in summaries for run, reason in row["failures"].items()}
+    if failures:
+        run, reason = next(iter(failures.items()))
+        raise InputError(
+            f"{len(failures)} of {len(jobs)} runs failed, the first in {run}: {reason} "
+            "The same command tries them again."
+        )

@@ -1,0 +1,92 @@
+"""`python main.py evaluate CHECKPOINT`: score a checkpoint; everything but where to look comes from the checkpoint."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dgcnn_ws.cli.arguments import check_folder_of
+from dgcnn_ws.engine.checkpoint import restore_model, write_json
+from dgcnn_ws.engine.devices import pick_device
+from dgcnn_ws.engine.evaluation import Scores
+from dgcnn_ws.engine.recipe import complete
+from dgcnn_ws.engine.segmentation import PartScores
+from dgcnn_ws.engine.task import TASKS
+from dgcnn_ws.errors import InputError
+from dgcnn_ws.pictures import plots
+
+
+@dataclass(frozen=True)
+class Arguments:
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """best.pt or last.pt of a run."""
+    data_root: Path | None = None
+    """Folder that holds the data set. Default: where it was at training."""
+    split: str = "test"
+    """test | val | train (without val)."""
+    votes: int = 1
+    """Predictions averaged: of the cloud itself and of votes - 1 randomly scaled copies."""
+    batch_size: int = 16
+    """Clouds at a time; does not change the result."""
+    device: str = "auto"
+    """auto | cpu | cuda | cuda:N."""
+    stream: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Read clouds from the files as they are used, for splits that memory does not hold."""
+    json: Path | None = None
+    """Write the scores to this file."""
+    plot: Path | None = None
+    """Draw the confusion matrix into this picture (.png, .pdf, .svg)."""
+
+
+def report(scores: Scores) -> str:
+    """Return the per-class table and the totals as text."""
+    what, of = ("part", "points") if isinstance(scores, PartScores) else ("class", "clouds")
+    width = max(len(name) for name in (what, *scores.per_class))
+    lines = [f"{what:<{width}} {of:>7}  correct  accuracy  most often taken for"]
+    for i, (name, accuracy) in enumerate(scores.per_class.items()):
+        row = scores.confusion[i]
+        wrong = max((j for j in range(len(row)) if j != i), key=row.__getitem__, default=i)
+        mistake = f"{list(scores.per_class)[wrong]} ({row[wrong]})" if row[wrong] and wrong != i else ""
+        share = "     -" if accuracy is None else f"{accuracy:6.1%}"
+        lines.append(f"{name:<{width}}  {sum(row):6d}  {row[i]:7d}    {share}  {mistake}".rstrip())
+    lines += [
+        "",
+        f"overall accuracy {scores.overall_accuracy:.2%}, mean class accuracy {scores.mean_class_accuracy:.2%}, "
+        f"loss {scores.loss:.3f}",
+    ]
+    if isinstance(scores, PartScores):
+        lines += [f"{name:<{width}}  {miou:6.1%}" for name, miou in scores.per_category.items() if miou is not None]
+        lines.append(f"instance mIoU {scores.instance_miou:.2%}, class mIoU {scores.class_miou:.2%}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    args = tyro.cli(Arguments, prog="main.py evaluate", args=arguments, description=__doc__)
+    if args.split not in ("test", "val", "train"):
+        raise InputError(f"--split {args.split!r} is unknown. Choose one of test, val, train.")
+    if args.votes < 1 or args.batch_size < 1:
+        raise InputError(f"--votes {args.votes} and --batch-size {args.batch_size} must be at least 1.")
+    if args.plot and args.plot.suffix.lower() not in plots.PICTURES:
+        raise InputError(f"--plot {args.plot} is no picture that can be drawn. End it in {', '.join(plots.PICTURES)}.")
+    check_folder_of(args.json, args.plot)
+    model, recipe, class_names = restore_model(args.checkpoint)
+    if args.stream:
+        recipe = complete(replace(recipe, stream=True))  # which refuses what cannot be streamed
+    task = TASKS[recipe.task]
+    dataset = task.load(recipe, args.split, args.data_root)
+    if dataset.class_names != class_names:
+        raise InputError(
+            f"{args.checkpoint} was trained on other classes than {recipe.dataset} has at this --data-root."
+        )
+    if recipe.select == "test":
+        print("This run chose its checkpoint ON THE TEST SET and trained on val: no score of it is an honest estimate.")
+    device = pick_device(args.device)
+    scores = task.evaluate(model.to(device), dataset, args.batch_size, device, args.votes)
+    print(report(scores))
+    print(f"{scores.num_clouds} of {len(dataset)} clouds of the {args.split} split scored, {args.votes} vote(s) each")
+    if args.json:
+        settings = {"checkpoint": str(args.checkpoint), "split": args.split, "votes": args.votes}
+        write_json(args.json, settings | {"selected_on": recipe.select} | scores.as_json())
+    if args.plot:
+        plots.draw_confusion(scores.confusion, task.answer_names(dataset), args.plot, task.unit)

@@ -1,0 +1,51 @@
+"""`python main.py export CHECKPOINT OUT`: write a network as ONNX (.onnx) or torch.export's format (.pt2), checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor
+
+from dgcnn_ws import __version__
+from dgcnn_ws.engine.checkpoint import load_checkpoint, restore_model
+from dgcnn_ws.inference.export import export, random_clouds
+
+
+@dataclass(frozen=True)
+class Arguments:
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """best.pt or last.pt of a run."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """File to write: .onnx, or .pt2 for torch.export.load."""
+
+
+def main(arguments: list[str]) -> None:
+    args = tyro.cli(Arguments, prog="main.py export", args=arguments, description=__doc__)
+    model, recipe, class_names = restore_model(args.checkpoint)
+    metadata = {
+        "class_names": class_names,
+        "part_names": load_checkpoint(args.checkpoint).get("part_names", []),
+        "input": "points (batch, 3, points), y up, zero mean, the farthest point at distance 1",
+        "num_points": recipe.num_points,
+        "k": recipe.k,
+        "norm": recipe.norm,
+        "made_by": f"dgcnn_ws {__version__}",
+    }
+
+    def inputs(batch: int, num_points: int) -> tuple[Tensor, ...]:
+        categories = (torch.randint(len(class_names), (batch,)),) if recipe.task == "segment" else ()
+        return *random_clouds(batch, num_points), *categories
+
+    few = max(recipe.k, recipe.num_points // 2)
+    sizes = ((1, recipe.num_points), (8, few), (3, recipe.num_points + 100))
+    torch.manual_seed(0)
+    checks = export(model, args.out, inputs=inputs, sizes=sizes, metadata=metadata)
+    runtime = "onnxruntime" if args.out.suffix == ".onnx" else "torch.export"
+    for check in checks:
+        print(
+            f"{check.batch} clouds of {check.num_points} points: {runtime} differs from torch by {check.median:.1e} in "
+            f"the median and {check.largest:.1e} at most, of the largest logit"
+        )
+    print(f"wrote {args.out}: any number of clouds, of at least {recipe.k} points")

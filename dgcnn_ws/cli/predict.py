@@ -1,0 +1,143 @@
+"""`python main.py predict CHECKPOINT FILE ...`: say which class the shape in each file is of, and how surely.
+
+Reads off, obj, ply, stl, glb, npy, npz, xyz, txt and pts, and all such files of a folder. Each shape is treated as the
+training data were, which the checkpoint knows: which axis points up, how many points are drawn, zero mean, unit sphere.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from dgcnn_ws.cli.arguments import SKIPPED_SOME, check_folder_of
+from dgcnn_ws.datasets.frame import Frame
+from dgcnn_ws.datasets.shape_file import READERS, check_axis, load_points, read_bytes
+from dgcnn_ws.engine.checkpoint import restore_frame, restore_model, write_json
+from dgcnn_ws.engine.devices import pick_device
+from dgcnn_ws.errors import InputError
+from dgcnn_ws.inference.prediction import predict
+from dgcnn_ws.pictures import plots
+
+MAX_POINTS = 1 << 16
+MAX_PICTURES = 12
+
+
+@dataclass(frozen=True)
+class Arguments:
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """best.pt or last.pt of a run, or an imported checkpoint."""
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE ...")]
+    """Files with one shape each, or folders of them, at any depth."""
+    up: str | None = None
+    """Axis that points up in the files: z | y. Default: as `prepare` was told, else z."""
+    num_points: int | None = None
+    """Points that the network sees; of a cloud that has fewer, all. Default: as in training."""
+    top: int = 5
+    """Likeliest classes to show of each shape."""
+    seed: int = 0
+    """Decides which points are drawn."""
+    batch_size: int = 16
+    """Shapes at a time; does not change the result."""
+    device: str = "auto"
+    """auto | cpu | cuda | cuda:N."""
+    json: Path | None = None
+    """Write the predictions to this file."""
+    picture: Path | None = None
+    """Draw the first 12 shapes to this file (.png, .pdf, .svg), each point coloured by its share in the decision."""
+
+
+def check(args: Arguments) -> None:
+    if args.up is not None:
+        check_axis(args.up)
+    if not args.files:
+        raise InputError("there is nothing to predict. Name files, or folders of them, after the checkpoint.")
+    if args.top < 1 or args.batch_size < 1 or args.seed < 0:
+        raise InputError(f"--top {args.top} and --batch-size {args.batch_size} must be at least 1, --seed at least 0.")
+    if args.picture and args.picture.suffix.lower() not in plots.PICTURES:
+        raise InputError(f"--picture {args.picture} cannot be drawn. End it in {', '.join(plots.PICTURES)}.")
+    check_folder_of(args.json, args.picture)
+
+
+def list_files(paths: tuple[Path, ...]) -> list[Path]:
+    """Return the files named, and those that can be read in the folders named, at any depth."""
+    files: list[Path] = []
+    for path in paths:
+        found = [path] if not path.is_dir() else sorted(p for p in path.rglob("*") if p.suffix.lower() in READERS)
+        if not found:
+            raise InputError(f"{path} holds no file that ends in {', '.join(READERS)}.")
+        files += found
+    return files
+
+
+def load(path: Path, frame: Frame, num_points: int, k: int, seed: int) -> np.ndarray:
+    """Return a file's cloud (N, 3). Raises InputError where it cannot be read, or has fewer than k points."""
+    drawn = max(num_points, frame.num_points)  # and normalised, before the first num_points are taken
+    points = load_points(read_bytes(path), path, drawn, frame.up, np.random.default_rng(seed))[:num_points]
+    if len(points) < k:
+        raise InputError(f"{path} has {len(points)} points, but each of this network's needs {k} neighbours.")
+    return points
+
+
+def answer(path: Path, probabilities: np.ndarray, class_names: list[str], top: int) -> dict[str, Any]:
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    return {"file": str(path), "classes": {class_names[i]: round(float(probabilities[i]), 6) for i in best}}
+
+
+def table(answers: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for each shape: its file, and its classes with their probabilities."""
+    width = max(len(answer["file"]) for answer in answers)
+    for line in answers:
+        classes = "  ".join(f"{name} {share:.1%}" for name, share in line["classes"].items())
+        yield f"{line['file']:<{width}}  {classes}"
+
+
+def main(arguments: list[str]) -> int:
+    args = tyro.cli(Arguments, prog="main.py predict", args=arguments, description=__doc__)
+    check(args)
+    files = list_files(args.files)
+    device = pick_device(args.device)
+    model, recipe, class_names = restore_model(args.checkpoint)
+    if recipe.task != "classify":
+        raise InputError(f"{args.checkpoint} segments clouds into parts; predict needs a classifier's checkpoint.")
+    num_points = recipe.num_points if args.num_points is None else args.num_points
+    if not recipe.k <= num_points <= MAX_POINTS:
+        raise InputError(f"--num-points {num_points} must lie between the network's k, {recipe.k}, and {MAX_POINTS}.")
+    frame = restore_frame(args.checkpoint)
+    if args.up is not None:
+        frame = replace(frame, up=args.up)
+    model.to(device)
+    answers: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    drawn: list[tuple[np.ndarray, np.ndarray, str]] = []
+    with tqdm(total=len(files), unit=" shapes", disable=None, dynamic_ncols=True, leave=False) as bar:
+        for start in range(0, len(files), args.batch_size):
+            clouds: dict[Path, np.ndarray] = {}
+            for path in files[start : start + args.batch_size]:
+                try:
+                    clouds[path] = load(path, frame, num_points, recipe.k, args.seed)
+                except InputError as error:
+                    skipped.append({"file": str(path), "reason": str(error)})
+                bar.update()
+            if not clouds:
+                continue
+            probabilities, wins = predict(model, list(clouds.values()), device)
+            for path, row, won in zip(clouds, probabilities, wins, strict=True):
+                answers.append(answer(path, row, class_names, args.top))
+                if len(drawn) < MAX_PICTURES:
+                    (best, share) = next(iter(answers[-1]["classes"].items()))
+                    drawn.append((clouds[path], won, f"{path.name}: {best} {share:.0%}"))
+    for line in skipped:
+        print(f"skipped: {line['reason']}")
+    if not answers:
+        raise InputError("none of the files could be read.")
+    print("\n".join(table(answers)))
+    print(f"files read with {frame.up} up" + (f"; {len(skipped)} could not be read" if skipped else ""))
+    if args.json:
+        write_json(args.json, {"checkpoint": str(args.checkpoint), "predictions": answers, "skipped": skipped})
+    if args.picture:
+        plots.draw_wins(drawn, args.picture)
+    return SKIPPED_SOME if skipped else 0

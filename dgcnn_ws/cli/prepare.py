@@ -1,0 +1,52 @@
+"""`python main.py prepare SOURCE --out DIR`: your own meshes or clouds, or Princeton's ModelNet, as a data set.
+
+SOURCE is a folder or zip file that holds <class>/<file> or, with a split of its own, <class>/<train|test>/<file>, as
+Princeton's ModelNet40.zip does. Of meshes (off, obj, ply, stl, glb) --num-points points are drawn from the surface, by
+area. Of clouds (npy, npz, xyz, txt, pts, ply without faces) with more points a random choice is stored; of those with
+fewer all points, some repeated. Every cloud is moved to zero mean and scaled into the unit sphere. DIR is then a data
+set: `python main.py train --dataset DIR`. The checkpoint remembers what was done, and `predict` repeats it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dgcnn_ws.cli.arguments import SKIPPED_SOME
+from dgcnn_ws.datasets.prepare import Settings, prepare
+
+
+@dataclass(frozen=True)
+class Arguments:
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Folder or zip file that holds the class folders."""
+    out: Path
+    """Folder to write; it must not exist."""
+    num_points: int = 2048
+    """Points to store of each shape; training may use fewer."""
+    up: str = "z"
+    """Axis that points up in the files: z (as in ModelNet's .off) | y (as in glTF). In DIR it is y."""
+    test_fraction: float = 0.2
+    """Share of each class that becomes test data, where SOURCE has no train and test folders."""
+    seed: int = 0
+    """Decides which shapes become test data, and the points drawn."""
+    jobs: int = 2
+    """Processes that read files; their number does not change the result."""
+    strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Stop at a file that cannot be read, and write nothing. Otherwise it is named and left out; exit code 3."""
+
+
+def main(arguments: list[str]) -> int:
+    args = tyro.cli(Arguments, prog="main.py prepare", args=arguments, description=__doc__)
+    settings = Settings(args.num_points, args.up, args.test_fraction, args.seed)
+    report = prepare(args.source, args.out, settings, args.jobs, args.strict)
+    for entry in report.skipped:
+        print(f"skipped: {entry['reason']}")
+    counts = " and ".join(f"{count} {split}" for split, count in report.written.items())
+    print(f"{args.out}: {counts} clouds of {args.num_points} points, {len(report.class_names)} classes, {args.up} up")
+    if report.repeated:
+        print(f"{report.repeated} clouds have fewer points than that: theirs are repeated.")
+    if report.skipped:
+        print(f"{len(report.skipped)} files could not be read; prepare.json lists them.")
+    return SKIPPED_SOME if report.skipped else 0

@@ -1,0 +1,241 @@
+"""A network as one file that runs without this package: ONNX, or torch.export's .pt2, neighbour search inside.
+
+What is traced is the fused network. Its operators are opaque to torch.export, and each is then replaced by plain
+torch (`ops.reference`), so the file holds standard operators alone and convolves points, not edges. Standardized
+weights go into it as plain ones.
+"""
+
+import importlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.nn import functional as F
+
+from dgcnn_ws.cli.arguments import check_folder_of
+from dgcnn_ws.errors import InputError
+from dgcnn_ws.files import replacing
+from dgcnn_ws.nn.convert import fuse
+from dgcnn_ws.nn.edge_conv import EdgeBlock
+from dgcnn_ws.ops import reference
+
+SIZES = ((1, 1024), (8, 256), (5, 777))  # clouds and points of the batches that a file is checked on
+TOLERANCE = 1e-4  # per logit, relative to the largest where that is above 1
+
+Inputs = Callable[[int, int], tuple[Tensor, ...]]
+Runner = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far a file's logits are from torch's on one batch, relative to the largest one (or to 1): the median over
+    clouds, or over points where each point has logits, and the largest.
+    """
+
+    batch: int
+    num_points: int
+    median: float
+    largest: float
+
+
+def random_clouds(batch: int, num_points: int) -> tuple[Tensor, ...]:
+    """Return points (batch, 3, num_points) spread evenly in the unit sphere, as the only input."""
+    direction = F.normalize(torch.randn(batch, 3, num_points), dim=1)
+    return (direction * torch.rand(batch, 1, num_points).pow(1 / 3),)
+
+
+def export(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    inputs: Inputs = random_clouds,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    metadata: dict[str, Any] | None = None,
+) -> list[Check]:
+    """Write `model` in evaluation mode to `path`, after a check of the file's bytes against torch.
+
+    Number of clouds and number of points stay free. The file's inputs are called `points`, `category` ..., its
+    output `logits`. Two points at almost the same distance may change places in a neighbourhood, since the last bits of
+    products differ from program to program: a few clouds then differ by more than the rest. So the file is
+    refused where the median difference of a batch is above 1e-4.
+
+    Args:
+        model: (B, C, N) and maybe other inputs whose first dimension is B -> (B, num_classes) or (B, parts, N).
+        path: ends in `.onnx` (needs onnx, onnxscript and onnxruntime: `pip install ".[export]"`) or in
+            `.pt2`, which `torch.export.load` reads.
+        inputs: makes the model's inputs for a number of clouds and of points.
+        sizes: the batches to check, (clouds, points) each, with points at least the largest k.
+        metadata: JSON-ready values to store in the file: ONNX's metadata, or `metadata.json` beside the program.
+
+    Returns:
+        A check for each of `sizes`.
+
+    Raises:
+        InputError: another ending, a package is missing, or the file does not compute what torch does.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path} is of no known format. End it in {' or '.join(FORMATS)}.")
+    check_folder_of(path)
+    write, load = FORMATS[path.suffix]
+    if path.suffix == ".onnx":
+        require("onnx", "onnxscript", "onnxruntime")
+    model = exportable(model)
+    program = trace(model, inputs(2, min(points for _, points in sizes)))
+    content = write(program, metadata or {})
+    run = load(content)
+    checks = [compare(model, run, inputs(*size)) for size in sizes]
+    worst = max(check.median for check in checks)
+    if not worst <= TOLERANCE:
+        raise InputError(f"{path} was not written: its logits differ from torch's by {worst:.1e} in the median.")
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return checks
+
+
+def exportable(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` on the CPU, in evaluation mode, of layers that any program knows.
+
+    Standardized layers become torch's plain ones; blocks that need their edges are written literally, on all of them.
+    """
+    model = fuse(model).cpu().eval()
+    for module in model.modules():
+        if isinstance(module, EdgeBlock) and (len(module.deeper) or module.aggr != "max"):
+            module.backend = "reference"
+    return model
+
+
+def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    """Return `model` as a program of torch's own operators, for any number of clouds and of points.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        inputs: an example: points (B, C, N), then other inputs (B, ...); at least two clouds.
+    """
+    dynamic = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC}, *({0: Dim.DYNAMIC} for _ in inputs[1:]))
+    with quiet():
+        program = torch.export.export(model, inputs, dynamic_shapes=dynamic)
+        ours = {node.target for node in program.graph.nodes if getattr(node.target, "namespace", "") == "dgcnn_ws"}
+        return program.run_decompositions({target: in_plain_torch(target) for target in ours})
+
+
+def in_plain_torch(operator: torch._ops.OpOverload) -> Callable[..., Any]:
+    """Return a function of torch's own operators that computes what one of ours does."""
+    own: dict[str, Callable[..., Any]] = {"knn": knn, "dilate": dilate, "linear": F.linear}
+    return own.get(operator._opname) or getattr(reference, operator._opname)
+
+
+def knn(x: Tensor, k: int) -> Tensor:
+    """Return idx (B, N, k) as `ops.knn` does, by one product, which every runtime is fast at; the nearest first."""
+    x = x.to(reference.compute_dtype(x))
+    x = x - x.mean(1, keepdim=True)  # or squares and products would be large, and their difference rounded
+    distance = x.square().sum(2).unsqueeze(1) - 2 * (x @ x.mT)  # (B, N, N), up to a constant per row
+    return distance.topk(k, dim=2, largest=False, sorted=True).indices
+
+
+def dilate(x: Tensor, idx: Tensor, dilation: int) -> Tensor:
+    """Return every dilation-th of idx (B, N, k), which `knn` above has put in order."""
+    return idx[:, :, ::dilation]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what torch's exporters say about themselves."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def compare(model: nn.Module, run: Runner, inputs: tuple[Tensor, ...]) -> Check:
+    """Return how far the logits (B, answers, ...) that `run` computes from `inputs` are from the model's."""
+    with torch.inference_mode():
+        expected = model(*inputs)
+    difference = (run(*inputs) - expected).abs().amax(1) / expected.abs().max().clamp_min(1)
+    batch, _, num_points = inputs[0].shape
+    return Check(batch, num_points, difference.median().item(), difference.max().item())
+
+
+def require(*packages: str) -> None:
+    """Raise InputError where one of the packages that ONNX needs cannot be imported."""
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise InputError(
+                f'ONNX files need the package {package}: pip install ".[export]" here, or write a .pt2 file, which '
+                "needs torch alone."
+            ) from error
+
+
+def to_onnx(program: ExportedProgram, metadata: dict[str, Any]) -> bytes:
+    """Return the program as an ONNX file's bytes."""
+    names = ["points", "category"][: len(program.graph_signature.user_inputs)]
+    axes = ({0: "batch", 2: "points"}, {0: "batch"})[: len(names)]
+    with quiet():
+        exported = torch.onnx.export(
+            program,
+            program.example_inputs[0],
+            input_names=names,
+            output_names=["logits"],
+            dynamic_shapes=axes,
+            dynamo=True,
+            verbose=False,
+        )
+    assert exported is not None
+    exported.model.metadata_props.update({name: json.dumps(value) for name, value in metadata.items()})
+    return exported.model_proto.SerializeToString()
+
+
+def load_onnx(content: bytes) -> Runner:
+    """Return a function that runs an ONNX file's bytes in onnxruntime, on torch's number of threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    names = [argument.name for argument in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> Tensor:
+        feeds = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, feeds)[0])
+
+    return run
+
+
+def to_pt2(program: ExportedProgram, metadata: dict[str, Any]) -> bytes:
+    """Return the program as the bytes of a file for `torch.export.load`."""
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(metadata)})
+    return buffer.getvalue()
+
+
+def load_pt2(content: bytes) -> Runner:
+    """Return a function that runs the bytes of `to_pt2`."""
+    module = torch.export.load(io.BytesIO(content)).module()
+
+    def run(*inputs: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return module(*inputs)
+
+    return run
+
+
+FORMATS = {".onnx": (to_onnx, load_onnx), ".pt2": (to_pt2, load_pt2)}

@@ -1,0 +1,93 @@
+"""A run's folder belongs to one process at a time, and remembers why its run failed."""
+
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dgcnn_ws.engine.stopping import Interrupted
+from dgcnn_ws.errors import InputError
+from dgcnn_ws.study.claim import claim, is_claimed, read_failure, recording, sole
+
+
+def hold(folder: Path) -> None:
+    with claim(folder) as mine:
+        assert mine
+        (folder / "held").write_text("")
+        time.sleep(60)
+
+
+@contextmanager
+def held_by_another(folder: Path) -> Iterator[None]:
+    """Another process holds the folder until it is killed at the end of the block."""
+    process = multiprocessing.get_context("spawn").Process(target=hold, args=(folder,))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not (folder / "held").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_a_claim_is_held_by_one_and_let_go_by_the_dead(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with claim(folder) as first, claim(folder) as second:
+        assert first and not second
+        assert is_claimed(folder)
+    assert not is_claimed(folder) and not is_claimed(tmp_path)
+    with held_by_another(folder):
+        assert is_claimed(folder)
+        with claim(folder) as mine:
+            assert not mine
+        with pytest.raises(InputError, match="is being trained by another process"), sole(folder):
+            pass
+    with claim(folder) as mine:
+        assert mine
+
+
+def test_a_glance_does_not_turn_a_run_away(tmp_path: Path) -> None:
+    import fcntl
+    import threading
+
+    (tmp_path / "run").mkdir()
+    file = open(tmp_path / "run/claim", "a+")  # noqa: SIM115
+    fcntl.flock(file, fcntl.LOCK_SH)
+    threading.Timer(0.05, file.close).start()
+    with sole(tmp_path / "run"):
+        (tmp_path / "run/config.json").write_text("{}")
+
+
+def test_where_no_run_was_made_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(InputError), sole(tmp_path / "run"):
+        raise InputError("no data")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/mine.txt").write_text("")
+    with pytest.raises(InputError), sole(tmp_path / "other"):
+        raise InputError("no data")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine.txt"]
+    with sole(tmp_path / "run"):
+        (tmp_path / "run/config.json").write_text("{}")
+    assert (tmp_path / "run/claim").exists()
+
+
+def test_failures_are_kept_until_the_run_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), recording(tmp_path):
+        _ = 1 / 0
+    assert read_failure(tmp_path) == "ZeroDivisionError: division by zero"
+    assert "Traceback" in json.loads((tmp_path / "failure.json").read_text())["details"]
+    with pytest.raises(InputError), recording(tmp_path):
+        raise InputError("the loss\nbecame | nan.")
+    assert read_failure(tmp_path) == "the loss became / nan."
+    for stop in (Interrupted("stopped", 15), KeyboardInterrupt()):
+        with pytest.raises(type(stop)), recording(tmp_path):
+            raise stop
+        assert read_failure(tmp_path) is None
