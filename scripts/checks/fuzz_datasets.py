@@ -1,4 +1,4 @@
-"""`python -m scripts.checks.fuzz_datasets`: feed the readers of HDF5 data sets and zips with bytes that are out to harm.
+"""`python -m scripts.checks.fuzz_datasets`: feed the readers of HDF5 data sets and zips with hostile bytes.
 
 They are read in a process of its own, forked from one in which everything is imported, so that a crash, a hang,
 memory and executed code are seen and counted, whatever they do to it. Right are two outcomes: InputError, or data

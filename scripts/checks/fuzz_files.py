@@ -1,4 +1,4 @@
-"""`python -m scripts.checks.fuzz_files`: damaged, random and hostile files, of which none may do more than give an error.
+"""`python -m scripts.checks.fuzz_files`: damaged, random and hostile files: none may do more than give an error.
 
 Each format is read in a process of its own. Reported is what an input did beside being read or refused in a
 sentence: another exception, a crash, a read of more than --seconds of the processor, more memory than the bound, a

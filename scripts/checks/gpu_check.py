@@ -1,4 +1,4 @@
-"""`python -m scripts.checks.gpu_check --out FOLDER`: whether a card computes right, how fast, and what it learns; unattended.
+"""`python -m scripts.checks.gpu_check --out FOLDER`: whether a card computes right, how fast, and what it learns.
 
 Each step runs in a process of its own and ends when its share of the minutes is used up, so that one which fails, hangs
 or breaks the device leaves the others whole. What is found is a line of FOLDER/findings.jsonl at once; FOLDER/report.md

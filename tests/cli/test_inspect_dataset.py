@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -72,12 +70,6 @@ def test_bad_input_is_one_sentence_at_once(
     code, out, err = run(capsys, *arguments)
     assert code == 2 and not out
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
-
-
-def test_its_name_does_not_hide_the_standard_librarys_module() -> None:
-    code = "import inspect, main, dgcnn_ws.cli.inspect_dataset; print(inspect.signature(main.main), dgcnn_ws.cli.inspect_dataset.__doc__[:24])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "(arguments: list[str]) -> int `python main.py inspect \n"
 
 
 @needs_modelnet10
