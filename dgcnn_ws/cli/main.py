@@ -67,10 +67,9 @@ def run(arguments: list[str]) -> int:
     if name not in COMMANDS:
         print(f"error: command {name!r} is unknown. Choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
+    module = MODULES.get(name, name)
     try:
-        command = importlib.import_module(
-            f"dgcnn_ws.cli.{MODULES.get(name, name)}"
-        )  # only now: torch takes seconds to import
+        command = importlib.import_module(f"dgcnn_ws.cli.{module}")  # only now: torch takes seconds to import
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is not installed. Run make .venv/ready, then .venv/bin/python.", file=sys.stderr)
         return 2

@@ -222,8 +222,8 @@ def test_a_read_only_folder(train: list[object], tmp_path: Path, capsys: pytest.
 
 def test_a_full_disk_leaves_no_half_written_file(train: list[object], tmp_path: Path) -> None:
     # A limit on the size of files fails a write in the middle, as a full disk does.
-    limited = "import resource, sys; from dgcnn_ws.cli import main; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
-    limited += "sys.exit(main.main(sys.argv[1:]))"
+    limited = "import resource, sys; from dgcnn_ws.cli.main import start; "
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); sys.exit(start())"
     command = [sys.executable, "-c", limited, *map(str, train)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
