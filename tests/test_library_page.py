@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dgcnn_ws.datasets import shapes
+from dgcnn_ws.datasets.built_in import shapes
 
 PAGE = Path(__file__).parents[1] / "docs/LIBRARY.md"
 

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import tyro
 
-from dgcnn_ws.datasets.download import install, place_of
-from dgcnn_ws.datasets.published import MODELNET40
+from dgcnn_ws.datasets.fetching.download import install, place_of
+from dgcnn_ws.datasets.fetching.published import MODELNET40
 from dgcnn_ws.errors import InputError
 
 PUBLISHED = {published.name: published for published in (MODELNET40,)}

@@ -11,8 +11,8 @@ from typing import Annotated
 import tyro
 
 from dgcnn_ws.cli.arguments import check_folder_of
+from dgcnn_ws.datasets.fetching.published import MODELNET40
 from dgcnn_ws.datasets.hdf5 import can_name_classes, read_lines
-from dgcnn_ws.datasets.published import MODELNET40
 from dgcnn_ws.engine.checkpoint import check_model, load_tensors, save_checkpoint
 from dgcnn_ws.engine.recipe import Recipe, as_config, check_data_root, complete
 from dgcnn_ws.errors import InputError

@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 
 from dgcnn_ws.cli.arguments import SKIPPED_SOME
-from dgcnn_ws.datasets.prepare import Settings, prepare
+from dgcnn_ws.datasets.preparing.prepare import Settings, prepare
 
 
 @dataclass(frozen=True)

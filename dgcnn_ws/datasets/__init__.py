@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from dgcnn_ws.datasets.built_in.shapes import Shapes
 from dgcnn_ws.datasets.modelnet import (
     FolderClouds,
     HDF5Clouds,
@@ -12,7 +13,6 @@ from dgcnn_ws.datasets.modelnet import (
     PointClouds,
 )
 from dgcnn_ws.datasets.parts import PART_DATASETS, PartClouds, load_parts
-from dgcnn_ws.datasets.shapes import Shapes
 from dgcnn_ws.datasets.stream import StreamedClouds
 from dgcnn_ws.errors import InputError
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dgcnn_ws.datasets.built_in.shapes import Shapes
 from dgcnn_ws.datasets.hdf5 import list_files, open_hdf5, own_dataset, read_lines
 from dgcnn_ws.datasets.modelnet import HDF5Clouds, PointClouds
-from dgcnn_ws.datasets.shapes import Shapes
 from dgcnn_ws.errors import InputError
 
 PART_DATASETS: dict[str, type[HDF5Clouds]] = {"shapes": Shapes}

@@ -6,11 +6,17 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from dgcnn_ws.datasets.clouds import read_npy, read_npz, read_text
+from dgcnn_ws.datasets.built_in.shapes import normalize
+from dgcnn_ws.datasets.formats.arrays import read_npy, read_npz
+from dgcnn_ws.datasets.formats.gltf import read_glb
+from dgcnn_ws.datasets.formats.obj import read_obj
+from dgcnn_ws.datasets.formats.off import read_off
+from dgcnn_ws.datasets.formats.ply import read_ply
+from dgcnn_ws.datasets.formats.polygons import Shape
+from dgcnn_ws.datasets.formats.stl import read_stl
+from dgcnn_ws.datasets.formats.tables import read_text
 from dgcnn_ws.datasets.frame import AXES
 from dgcnn_ws.datasets.memory_bound import memory_bound
-from dgcnn_ws.datasets.meshes import Shape, read_glb, read_obj, read_off, read_ply, read_stl
-from dgcnn_ws.datasets.shapes import normalize
 from dgcnn_ws.datasets.solids import sample_surface
 from dgcnn_ws.errors import InputError
 

@@ -29,8 +29,8 @@ import tyro
 from tqdm import tqdm
 
 from dgcnn_ws.datasets import ModelNet40
-from dgcnn_ws.datasets.archive import take
-from dgcnn_ws.datasets.published import Published, new_md5
+from dgcnn_ws.datasets.fetching.archive import take
+from dgcnn_ws.datasets.fetching.published import Published, new_md5
 from dgcnn_ws.errors import InputError
 
 NUM_POINTS = 16

@@ -28,8 +28,8 @@ import tyro
 
 import dgcnn_ws
 from dgcnn_ws.datasets.frame import Frame
+from dgcnn_ws.datasets.preparing.shape_source import find_entries, open_zip, read_member
 from dgcnn_ws.datasets.shape_file import READERS, load_points
-from dgcnn_ws.datasets.shape_source import find_entries, open_zip, read_member
 from dgcnn_ws.engine.checkpoint import check_model, load_tensors, restore_frame, restore_model
 from dgcnn_ws.engine.devices import peak_memory_bytes, proc_bytes, reset_peak_memory
 from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, complete

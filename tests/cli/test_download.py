@@ -8,8 +8,8 @@ import pytest
 
 import dgcnn_ws.cli.download as command
 from dgcnn_ws.cli import main
-from dgcnn_ws.datasets import download
-from dgcnn_ws.datasets.published import Published
+from dgcnn_ws.datasets.fetching import download
+from dgcnn_ws.datasets.fetching.published import Published
 
 ROOT = Path(__file__).parents[2]
 

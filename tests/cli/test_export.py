@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dgcnn_ws.cli import main
-from dgcnn_ws.datasets import shapes
+from dgcnn_ws.datasets.built_in import shapes
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dgcnn_ws.datasets.published import Published
+from dgcnn_ws.datasets.fetching.published import Published
 
 Write = Callable[..., None]
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dgcnn_ws.datasets import PartClouds, PointClouds, Shapes, load_parts, shapes
+from dgcnn_ws.datasets import PartClouds, PointClouds, Shapes, load_parts
+from dgcnn_ws.datasets.built_in import shapes
 from dgcnn_ws.datasets.loader import Loader
 from dgcnn_ws.errors import InputError
 

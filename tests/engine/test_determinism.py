@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dgcnn_ws.datasets import shapes
+from dgcnn_ws.datasets.built_in import shapes
 from dgcnn_ws.engine.recipe import Recipe, build_model, complete
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.nn.norm import one_update

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dgcnn_ws.datasets import shapes
+from dgcnn_ws.datasets.built_in import shapes
 from dgcnn_ws.engine.checkpoint import restore_model
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dgcnn_ws.datasets import archive
-from dgcnn_ws.datasets.archive import take
-from dgcnn_ws.datasets.published import Published
+from dgcnn_ws.datasets.fetching import archive
+from dgcnn_ws.datasets.fetching.archive import take
+from dgcnn_ws.datasets.fetching.published import Published
 from dgcnn_ws.errors import InputError
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from dgcnn_ws.datasets.published import Published, new_md5
+from dgcnn_ws.datasets.fetching.published import Published, new_md5
 from dgcnn_ws.errors import InputError
 
 # ModelNet40's seven files take 0.4 GB together.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dgcnn_ws.datasets.shape_source import Entry, find_entries, read_member
+from dgcnn_ws.datasets.preparing.shape_source import Entry, find_entries, read_member
 from dgcnn_ws.errors import InputError
 
 PRINCETON = [

@@ -1,10 +1,6 @@
-"""Files of points: NumPy arrays and tables of text, from bytes that nobody vouches for. No pickle is ever opened.
-
-A reader raises any exception where its file cannot be read; `shape_file.read_shape` turns it into one sentence.
-"""
+"""Clouds as NumPy arrays, from bytes that nobody vouches for. No pickle is ever opened."""
 
 import io
-import re
 import zipfile
 
 import numpy as np
@@ -42,28 +38,6 @@ def read_npz(data: bytes) -> np.ndarray:
         if members[name].file_size > MAX_ARRAY_BYTES:
             raise ValueError(f"an array of more than {MAX_ARRAY_BYTES} bytes")
         return read_npy(archive.read(members[name]))
-
-
-def read_text(data: bytes) -> np.ndarray:
-    """Rows of numbers between spaces, commas or semicolons: the first three columns.
-
-    Comments begin with # or //. A first line that is no row of a table (a count, as in .pts, or column names)
-    is left out.
-    """
-    text = re.sub(rb"[,;]", b" ", re.sub(rb"(?m)(?:#|//).*$", b"", data)).decode("utf-8-sig").strip()
-    first, _, rest = text.partition("\n")
-    if not _is_row(first):
-        text = rest
-    if not text.strip():
-        raise ValueError("no row of three numbers")
-    return three_columns(np.loadtxt(io.StringIO(text), ndmin=2, usecols=(0, 1, 2)))
-
-
-def _is_row(line: str) -> bool:
-    try:
-        return len([float(word) for word in line.split()]) >= 3
-    except ValueError:
-        return False
 
 
 def three_columns(values: np.ndarray) -> np.ndarray:

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import trimesh
 
-from dgcnn_ws.datasets import meshes
+from dgcnn_ws.datasets.formats import polygons
+from dgcnn_ws.datasets.formats.gltf import read_glb
+from dgcnn_ws.datasets.formats.obj import read_obj
+from dgcnn_ws.datasets.formats.off import read_off
+from dgcnn_ws.datasets.formats.ply import read_ply
+from dgcnn_ws.datasets.formats.stl import read_stl
 
 
 def area(triangles: np.ndarray) -> float:
@@ -22,11 +27,11 @@ def export(mesh: trimesh.Trimesh | trimesh.Scene, kind: str, **options: object) 
 
 BOX = trimesh.creation.box(extents=(1, 2, 3))
 READERS = {
-    "off": meshes.read_off,
-    "obj": meshes.read_obj,
-    "ply": meshes.read_ply,
-    "stl": meshes.read_stl,
-    "glb": meshes.read_glb,
+    "off": read_off,
+    "obj": read_obj,
+    "ply": read_ply,
+    "stl": read_stl,
+    "glb": read_glb,
 }
 
 
@@ -65,34 +70,34 @@ SQUARE = "0 0 0\n2 0 0\n2 2 0\n0 2 0\n"
     ],
 )
 def test_the_many_kinds_of_off(text: str) -> None:
-    assert area(meshes.read_off(text.encode())) == pytest.approx(4)
+    assert area(read_off(text.encode())) == pytest.approx(4)
 
 
 def test_mixed_polygons() -> None:
     corners = "0 0 0\n1 0 0\n1 1 0\n0 1 0\n-1 0.5 0\n"
-    assert area(meshes.read_off(f"OFF\n5 2 0\n{corners}4 0 1 2 3\n3 0 3 4\n".encode())) == pytest.approx(1.5)
-    assert area(meshes.read_off(f"OFF\n5 1 0\n{corners}5 0 1 2 3 4\n".encode())) == pytest.approx(1.5)
+    assert area(read_off(f"OFF\n5 2 0\n{corners}4 0 1 2 3\n3 0 3 4\n".encode())) == pytest.approx(1.5)
+    assert area(read_off(f"OFF\n5 1 0\n{corners}5 0 1 2 3 4\n".encode())) == pytest.approx(1.5)
 
 
 def test_obj_with_textures_materials_and_parts_names_no_other_file(tmp_path: Path) -> None:
     vertices = "".join(f"v {x} {y} 0\nvt 0 0\nvn 0 0 1\n" for x, y in ((0, 0), (2, 0), (2, 2), (0, 2)))
     faces = "usemtl a\nf 1/1/1 2/2/2 3/3/3\nusemtl b\nf 1//1 3//3 4//4 # a-b\n"
     text = f"mtllib /etc/passwd\no part\n{vertices}g one\n{faces}"
-    assert area(meshes.read_obj(text.encode())) == pytest.approx(4)
-    assert area(meshes.read_obj((vertices + "f 1 2 \\\n3 4\n").encode())) == pytest.approx(4)
+    assert area(read_obj(text.encode())) == pytest.approx(4)
+    assert area(read_obj((vertices + "f 1 2 \\\n3 4\n").encode())) == pytest.approx(4)
     with pytest.raises(ValueError, match="relative"):
-        meshes.read_obj((vertices + "f -4 -3 -2\n").encode())
+        read_obj((vertices + "f -4 -3 -2\n").encode())
 
 
 def test_files_without_faces_are_clouds() -> None:
     points = np.arange(12.0).reshape(4, 3)
-    assert np.array_equal(meshes.read_ply(export(trimesh.PointCloud(points), "ply")), points)
-    assert np.array_equal(meshes.read_obj(b"v 1 2 3\nv 4 5 6\n"), [[1, 2, 3], [4, 5, 6]])
+    assert np.array_equal(read_ply(export(trimesh.PointCloud(points), "ply")), points)
+    assert np.array_equal(read_obj(b"v 1 2 3\nv 4 5 6\n"), [[1, 2, 3], [4, 5, 6]])
 
 
 def test_stl_of_several_solids_is_one_shape() -> None:
     solid = export(BOX, "stl_ascii").decode().replace("solid", "solid part")
-    assert meshes.read_stl((solid + solid).encode()).shape == (24, 3, 3)
+    assert read_stl((solid + solid).encode()).shape == (24, 3, 3)
 
 
 def test_glb_puts_every_mesh_at_its_places() -> None:
@@ -100,7 +105,7 @@ def test_glb_puts_every_mesh_at_its_places() -> None:
     scene.add_geometry(BOX, geom_name="box", node_name="parent", transform=trimesh.transformations.scale_matrix(2))
     moved = trimesh.transformations.translation_matrix((5, 0, 0))
     scene.add_geometry(BOX, geom_name="box", node_name="child", parent_node_name="parent", transform=moved)
-    triangles = meshes.read_glb(export(scene, "glb"))
+    triangles = read_glb(export(scene, "glb"))
     assert triangles.shape == (24, 3, 3)
     assert area(triangles) == pytest.approx(2 * 4 * 22)
     assert triangles[..., 0].min() == pytest.approx(-1)
@@ -127,17 +132,17 @@ def test_glb_that_would_read_files_or_grow() -> None:
         ({"bufferViews": [view | {"byteLength": -5}]}, "many times its size"),
     ):
         with pytest.raises(ValueError, match=message):
-            meshes.read_glb(change_glb(change))
+            read_glb(change_glb(change))
 
 
 def test_a_small_scene_cannot_place_one_mesh_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meshes, "MAX_TRIANGLES", 100)
+    monkeypatch.setattr(polygons, "MAX_TRIANGLES", 100)
     nodes = [{"children": list(range(1, 20))}, *({"mesh": 0, "name": f"n{i}"} for i in range(19))]
     with pytest.raises(ValueError, match="more than 100 triangles"):
-        meshes.read_glb(change_glb({"nodes": nodes, "scenes": [{"nodes": [0]}], "scene": 0}))
+        read_glb(change_glb({"nodes": nodes, "scenes": [{"nodes": [0]}], "scene": 0}))
 
 
 @pytest.mark.parametrize("faces", [[[0, 1, 3]], [[-1, 0, 1]], [[0.0, 1.0, np.nan]], [[0, 1]], [0, 1, 2]])
 def test_faces_that_cannot_be(faces: list[object]) -> None:
     with pytest.raises(ValueError, match="face"):
-        meshes.make_shape(np.zeros((3, 3)), faces)
+        polygons.make_shape(np.zeros((3, 3)), faces)

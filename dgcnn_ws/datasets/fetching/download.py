@@ -18,8 +18,8 @@ import requests
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from dgcnn_ws.datasets.archive import take
-from dgcnn_ws.datasets.published import Published
+from dgcnn_ws.datasets.fetching.archive import take
+from dgcnn_ws.datasets.fetching.published import Published
 from dgcnn_ws.errors import InputError
 
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and without a single byte

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dgcnn_ws.datasets import ModelNet40
-from dgcnn_ws.datasets.published import MODELNET40, Published
+from dgcnn_ws.datasets.fetching.published import MODELNET40, Published
 
 
 def test_modelnet40_has_seven_files_and_forty_classes_in_alphabetical_order() -> None:

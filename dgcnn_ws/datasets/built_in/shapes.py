@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from dgcnn_ws.datasets.furniture import CLASSES, OPTIONAL_PARTS, PART_NAMES
+from dgcnn_ws.datasets.built_in.furniture import CLASSES, OPTIONAL_PARTS, PART_NAMES
 from dgcnn_ws.datasets.hdf5 import LAYOUT_SUFFIX, read_lines
 from dgcnn_ws.datasets.modelnet import HDF5Clouds
 from dgcnn_ws.datasets.solids import rotation, sample_surface

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from dgcnn_ws.datasets import download
-from dgcnn_ws.datasets.download import fetch, install, place_of
-from dgcnn_ws.datasets.published import Published
+from dgcnn_ws.datasets.fetching import download
+from dgcnn_ws.datasets.fetching.download import fetch, install, place_of
+from dgcnn_ws.datasets.fetching.published import Published
 from dgcnn_ws.errors import InputError
 
 UNIT = 512  # bytes that are written at once; the miniature's zip has 19 times as many

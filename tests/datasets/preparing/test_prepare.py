@@ -8,7 +8,7 @@ import pytest
 import trimesh
 
 from dgcnn_ws.datasets import FolderClouds
-from dgcnn_ws.datasets.prepare import Settings, prepare
+from dgcnn_ws.datasets.preparing.prepare import Settings, prepare
 from dgcnn_ws.errors import InputError
 
 SETTINGS = Settings(num_points=64, up="y", test_fraction=0.25)
@@ -61,7 +61,7 @@ def test_the_same_bytes_from_any_number_of_processes_and_from_a_zip(source: Path
 def test_the_sources_own_split_is_kept_and_long_splits_take_several_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dgcnn_ws.datasets.prepare.CLOUDS_PER_FILE", 2)
+    monkeypatch.setattr("dgcnn_ws.datasets.preparing.prepare.CLOUDS_PER_FILE", 2)
     for class_name in ("a", "b"):
         for split, count in (("train", 3), ("test", 1)):
             (tmp_path / "source" / class_name / split).mkdir(parents=True)

@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from dgcnn_ws.datasets import Shapes, furniture, shapes, solids
+from dgcnn_ws.datasets import Shapes, solids
+from dgcnn_ws.datasets.built_in import furniture, shapes
 from dgcnn_ws.errors import InputError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dgcnn_ws.datasets import furniture, shapes
+from dgcnn_ws.datasets.built_in import furniture, shapes
 
 
 @pytest.mark.parametrize("name", furniture.CLASSES)

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from dgcnn_ws.datasets.frame import MAX_POINTS, UNIT_SPHERE
 from dgcnn_ws.datasets.modelnet import validation_mask
+from dgcnn_ws.datasets.preparing.shape_source import SPLITS, Entry, find_entries, read_member
 from dgcnn_ws.datasets.shape_file import check_axis, load_points
-from dgcnn_ws.datasets.shape_source import SPLITS, Entry, find_entries, read_member
 from dgcnn_ws.errors import InputError
 
 CLOUDS_PER_FILE = 2048

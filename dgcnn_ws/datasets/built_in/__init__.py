@@ -1,0 +1,1 @@
+"""The data set that needs no download: furniture and household objects, made by rules."""

@@ -1,0 +1,1 @@
+"""A folder or an archive of shapes, turned into a data set."""
