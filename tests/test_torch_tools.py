@@ -95,17 +95,52 @@ def test_functional_call(backend: str) -> None:
         torch.testing.assert_close(values[name].grad, parameter.grad)
 
 
-def test_torch_func_grad_of_the_reference() -> None:
-    # torch.func's transforms know no gradient of custom operators, which the fused backend consists of.
-    model = network(backend="reference").eval()
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm, head_norm", [("ws_gn", "est"), ("bn", "bn"), ("ws_bcn", "gn")])
+def test_derivatives_of_every_kind_are_those_of_the_reference(norm: str, head_norm: str, training: bool) -> None:
+    """Gradient by torch.func, forward mode, and Hessian times vector in two ways, as meta-learning takes them."""
+    models = {
+        backend: network(norm, head_norm=head_norm, backend=backend).double().train(training)
+        for backend in ("fused", "reference")
+    }
+    models["reference"].load_state_dict(models["fused"].state_dict())
+    found: dict[str, list[Tensor]] = {}
+    for backend, model in models.items():
+        values, tangents = dict(model.named_parameters()), {}
+        for name, value in values.items():
+            tangents[name] = torch.randn(value.shape, generator=torch.Generator().manual_seed(2), dtype=value.dtype)
 
-    def loss(parameters: dict[str, Tensor]) -> Tensor:
-        return F.cross_entropy(torch.func.functional_call(model, parameters, (CLOUDS,)), LABELS)
+        def loss(parameters: dict[str, Tensor], model: nn.Module = model) -> Tensor:
+            buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+            logits = torch.func.functional_call(model, (parameters, buffers), (CLOUDS.double(),))
+            return F.cross_entropy(logits, LABELS)
 
-    found = torch.func.grad(loss)(dict(model.named_parameters()))
-    loss(dict(model.named_parameters())).backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(found[name], parameter.grad)
+        gradient = torch.func.grad(loss)(values)
+        _, along = torch.func.jvp(loss, (values,), (tangents,))
+        _, forward_over_reverse = torch.func.jvp(torch.func.grad(loss), (values,), (tangents,))
+        plain = torch.autograd.grad(loss(values), list(values.values()), create_graph=True)
+        product = sum(((g * t).sum() for g, t in zip(plain, tangents.values(), strict=True)), torch.zeros(()))
+        torch.testing.assert_close(list(gradient.values()), list(plain))
+        torch.testing.assert_close(along, product)
+        reverse = torch.autograd.grad(product, list(values.values()), allow_unused=True, materialize_grads=True)
+        torch.testing.assert_close(list(reverse), list(forward_over_reverse.values()))
+        found[backend] = [*plain, *reverse]
+    torch.testing.assert_close(found["fused"], found["reference"])
+
+
+def test_gradients_of_each_cloud_by_vmap() -> None:
+    model = network().eval()
+
+    def loss(parameters: dict[str, Tensor], cloud: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(torch.func.functional_call(model, parameters, (cloud[None],)), label[None])
+
+    values = {name: value.detach() for name, value in model.named_parameters()}
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(values, CLOUDS, LABELS)
+    for row, (cloud, label) in enumerate(zip(CLOUDS, LABELS, strict=True)):
+        model.zero_grad()
+        F.cross_entropy(model(cloud[None]), label[None]).backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(each[name][row], parameter.grad, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from dgcnn_ws.errors import InputError
@@ -32,7 +33,9 @@ def standardize_weight(weight: Tensor, eps: float = EPS) -> Tensor:
         A tensor of the shape and dtype of `weight`. A constant filter gives zeros, and finite gradients.
     """
     precise = (weight if weight.dtype == torch.float64 else weight.float()).flatten(1)
-    return _Standardize.apply(precise, eps)[0].view_as(weight).to(weight.dtype)
+    # Forward mode wants torch's own operations.
+    standardize = _standardize_rows if forward_ad._current_level >= 0 else _Standardize.apply
+    return standardize(precise, eps)[0].view_as(weight).to(weight.dtype)
 
 
 class _Standardize(torch.autograd.Function):

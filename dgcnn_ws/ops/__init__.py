@@ -1,6 +1,8 @@
 """Neighbour search and edge aggregation as tensor functions; features are (B, N, C), points before channels.
 
-Each runs compiled kernels where there are some (Numba on the CPU, Triton on CUDA) and plain torch elsewhere.
+Each runs compiled kernels where there are some (Numba on the CPU, Triton on CUDA) and plain torch elsewhere. First
+derivatives in reverse mode are kernels too; those beyond, forward mode and `torch.func` go through plain torch on the
+edge tensor (`literal`, `reference`).
 """
 
 from collections.abc import Sequence
@@ -9,13 +11,12 @@ import torch
 from torch import Tensor
 
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.ops import on_edges, operators
+from dgcnn_ws.ops import literal, on_edges, operators, reference
 from dgcnn_ws.ops.checks import (
     check_affine,
     check_edges,
     check_idx,
     check_layers,
-    check_mode,
     check_points,
     takes_maximum,
 )
@@ -121,7 +122,8 @@ def edge_aggregate(ab: Tensor, idx: Tensor, sign: Tensor) -> tuple[Tensor, Tenso
         InputError: shapes, types or devices do not fit together.
     """
     check_edges(ab, idx)
-    extreme, _, mean, var = operators.edge_aggregate(ab, idx, takes_maximum(sign, ab, ab.shape[2] // 2))
+    run = reference.edge_aggregate if literal.transformed() else operators.edge_aggregate
+    extreme, _, mean, var = run(ab, idx, takes_maximum(sign, ab, ab.shape[2] // 2))
     return extreme, mean, var
 
 
@@ -161,6 +163,8 @@ def layers_aggregate(
         return edge_aggregate(ab, idx, sign)
     use_max = takes_maximum(sign, ab, len(weights[-1]))
     layers = list(scales), list(shifts), list(weights), list(biases)
+    if literal.transformed():
+        return literal.layers_aggregate(ab, idx, *layers, negative_slope, use_max)
     extreme, _, mean, var = on_edges.layers_aggregate(ab, idx, *layers, negative_slope, use_max)
     return extreme, mean, var
 
@@ -186,7 +190,8 @@ def edges_mean(
         InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
     """
     check_layers(ab, idx, scales, shifts, weights, biases, negative_slope, last_is_affine=True)
-    return on_edges.edges_mean(ab, idx, list(scales), list(shifts), list(weights), list(biases), negative_slope)
+    run = literal.edges_mean if literal.transformed() else on_edges.edges_mean
+    return run(ab, idx, list(scales), list(shifts), list(weights), list(biases), negative_slope)
 
 
 def scale_shift_act(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
@@ -207,7 +212,8 @@ def scale_shift_act(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: flo
         InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
     """
     check_affine(x, scale, shift, negative_slope)
-    return operators.scale_shift_act(x, scale, shift, negative_slope)
+    run = reference.scale_shift_act if literal.transformed() else operators.scale_shift_act
+    return run(x, scale, shift, negative_slope)
 
 
 def column_moments(y: Tensor, sign: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -225,9 +231,9 @@ def column_moments(y: Tensor, sign: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         InputError: shapes, types or devices do not fit together.
     """
-    check_mode()
     check_points(y, "y")
-    extreme, _, mean, var = operators.column_moments(y, takes_maximum(sign, y, y.shape[2]))
+    run = reference.column_moments if literal.transformed() else operators.column_moments
+    extreme, _, mean, var = run(y, takes_maximum(sign, y, y.shape[2]))
     return extreme, mean, var
 
 
@@ -249,4 +255,5 @@ def mean_act(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> 
         InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
     """
     check_affine(y, scale, shift, negative_slope)
-    return operators.mean_act(y, scale, shift, negative_slope)
+    run = reference.mean_act if literal.transformed() else operators.mean_act
+    return run(y, scale, shift, negative_slope)

@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from dgcnn_ws.errors import InputError
 
@@ -19,11 +18,6 @@ def check_points(x: Tensor, name: str) -> None:
         raise InputError(f"{name} {tuple(x.shape)} has clouds without points; drop the empty clouds.")
 
 
-def check_mode() -> None:
-    if forward_ad._current_level >= 0:  # torch would silently take such derivatives for zero
-        raise InputError("These operators know no derivatives in forward mode. Use EdgeConv's backend 'reference'.")
-
-
 def check_idx(idx: Tensor) -> None:
     if idx.dim() != 3 or idx.shape[2] == 0:
         raise InputError(f"The graph idx is (clouds, points, k), k >= 1; this one has shape {tuple(idx.shape)}.")
@@ -32,7 +26,6 @@ def check_idx(idx: Tensor) -> None:
 
 
 def check_edges(ab: Tensor, idx: Tensor) -> None:
-    check_mode()
     check_points(ab, "ab")
     check_idx(idx)
     if ab.shape[2] % 2:
@@ -90,7 +83,6 @@ def takes_maximum(sign: Tensor, x: Tensor, channels: int) -> Tensor:
 
 
 def check_affine(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> None:
-    check_mode()
     check_points(x, "The input")
     for name, factor in (("scale", scale), ("shift", shift)):
         if factor.shape != (x.shape[0], x.shape[2]):

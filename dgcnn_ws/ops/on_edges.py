@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dgcnn_ws.ops import on_edges_reference, operators
+from dgcnn_ws.ops import literal, on_edges_reference, operators
 from dgcnn_ws.ops.on_edges_reference import affine, affine_backward, by_cloud
 from dgcnn_ws.ops.product import linear
 from dgcnn_ws.ops.reference import arg_dtype, compute_dtype
@@ -271,12 +271,21 @@ def _saved(ctx: Any, extra: int) -> tuple[Any, ...]:
 def _layers_backward(
     ctx: Any, g_extreme: Tensor | None, _: None, g_mean: Tensor | None, g_var: Tensor | None
 ) -> tuple[Any, ...]:
-    g_ab, *g_lists = layers_aggregate_backward(*_saved(ctx, 2), g_extreme, g_mean, g_var)
+    *inputs, arg, mean = _saved(ctx, 2)
+    if torch.is_grad_enabled():  # someone differentiates this gradient again: see `literal`
+        outputs = literal.layers_aggregate(*inputs, arg=arg)
+        g_ab, *g_lists = literal.gradients(inputs, outputs, (g_extreme, g_mean, g_var))
+    else:
+        g_ab, *g_lists = layers_aggregate_backward(*inputs, arg, mean, g_extreme, g_mean, g_var)
     return g_ab, None, *g_lists, None, None
 
 
 def _mean_backward(ctx: Any, g_out: Tensor) -> tuple[Any, ...]:
-    g_ab, *g_lists = edges_mean_backward(*_saved(ctx, 0), g_out)
+    inputs = _saved(ctx, 0)
+    if torch.is_grad_enabled():
+        g_ab, *g_lists = literal.gradients(inputs, (literal.edges_mean(*inputs),), (g_out,))
+    else:
+        g_ab, *g_lists = edges_mean_backward(*inputs, g_out)
     return g_ab, None, *g_lists, None
 
 

@@ -75,6 +75,12 @@ def _(x: Tensor, k: int) -> Tensor:
     return x.new_empty((x.shape[0], x.shape[1], k), dtype=torch.int64)
 
 
+@knn.register_vmap
+def _(info: Any, in_dims: tuple[int, None], x: Tensor, k: int) -> tuple[Tensor, int]:
+    every = x.movedim(in_dims[0], 0)
+    return knn(every.flatten(0, 1), k).unflatten(0, every.shape[:2]), 0
+
+
 @torch.library.custom_op("dgcnn_ws::dilate", mutates_args=())
 def dilate(x: Tensor, idx: Tensor, dilation: int) -> Tensor:
     """Return every dilation-th of idx (B, N, k) by distance in x, the nearest first."""
@@ -84,6 +90,16 @@ def dilate(x: Tensor, idx: Tensor, dilation: int) -> Tensor:
 @dilate.register_fake
 def _(x: Tensor, idx: Tensor, dilation: int) -> Tensor:
     return idx.new_empty((*idx.shape[:2], (idx.shape[2] - 1) // dilation + 1))
+
+
+@dilate.register_vmap
+def _(info: Any, in_dims: tuple[int | None, int | None, None], x: Tensor, idx: Tensor, d: int) -> tuple[Tensor, int]:
+    every = (
+        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+        for t, dim in zip((x, idx), in_dims, strict=False)
+    )
+    x, idx = every
+    return dilate(x.flatten(0, 1), idx.flatten(0, 1), d).unflatten(0, x.shape[:2]), 0
 
 
 @torch.library.custom_op("dgcnn_ws::edge_aggregate", mutates_args=())
@@ -206,6 +222,10 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
+# A backward pass in which gradients are enabled is one that will be differentiated again (`create_graph=True`): then it
+# is the reference's, in torch's own operations, which have derivatives of every order.
+
+
 def _save_edges(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)  # a missing gradient of mean and var skips the work on every edge
     ctx.save_for_backward(inputs[0], inputs[1], output[1], output[2])
@@ -214,7 +234,8 @@ def _save_edges(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]
 def _edges_backward(
     ctx: Any, g_extreme: Tensor | None, _: None, g_mean: Tensor | None, g_var: Tensor | None
 ) -> tuple[Tensor | None, None, None]:
-    return edge_aggregate_backward(*ctx.saved_tensors, g_extreme, g_mean, g_var), None, None
+    run: Any = reference.edge_aggregate_backward if torch.is_grad_enabled() else edge_aggregate_backward
+    return run(*ctx.saved_tensors, g_extreme, g_mean, g_var), None, None
 
 
 def _save_columns(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
@@ -225,7 +246,8 @@ def _save_columns(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ..
 def _columns_backward(
     ctx: Any, g_extreme: Tensor | None, _: None, g_mean: Tensor | None, g_var: Tensor | None
 ) -> tuple[Tensor | None, None]:
-    return column_moments_backward(*ctx.saved_tensors, g_extreme, g_mean, g_var), None
+    run: Any = reference.column_moments_backward if torch.is_grad_enabled() else column_moments_backward
+    return run(*ctx.saved_tensors, g_extreme, g_mean, g_var), None
 
 
 def _save_affine(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -234,11 +256,13 @@ def _save_affine(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _scale_shift_act_backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:
-    return *scale_shift_act_backward(g_out, *ctx.saved_tensors, ctx.negative_slope), None
+    run: Any = reference.scale_shift_act_backward if torch.is_grad_enabled() else scale_shift_act_backward
+    return *run(g_out, *ctx.saved_tensors, ctx.negative_slope), None
 
 
 def _mean_act_backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:
-    return *mean_act_backward(g_out, *ctx.saved_tensors, ctx.negative_slope), None
+    run: Any = reference.mean_act_backward if torch.is_grad_enabled() else mean_act_backward
+    return *run(g_out, *ctx.saved_tensors, ctx.negative_slope), None
 
 
 edge_aggregate.register_autograd(_edges_backward, setup_context=_save_edges)
