@@ -4,15 +4,18 @@ The public files end in .t7 but are ordinary torch state dicts. The result compu
 `evaluate` take it. It is marked as chosen on the test set, as the public networks are.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from dgcnn_ws.cli.arguments import check_folder_of
+from dgcnn_ws.datasets import DATASETS
 from dgcnn_ws.datasets.fetching.published import MODELNET40
-from dgcnn_ws.datasets.hdf5 import can_name_classes, read_lines
+from dgcnn_ws.datasets.frame import PUBLISHED_MODELNET40, Frame
+from dgcnn_ws.datasets.hdf5 import can_name_classes, list_files, read_lines
+from dgcnn_ws.datasets.modelnet import frame_of_folder
 from dgcnn_ws.engine.checkpoint import check_model, load_tensors, save_checkpoint
 from dgcnn_ws.engine.recipe import Recipe, as_config, check_data_root, complete
 from dgcnn_ws.errors import InputError
@@ -47,6 +50,14 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
+def frame_of_data(recipe: Recipe) -> Frame | None:
+    """Return how files become the clouds of the recipe's data; None where these are neither ModelNet40 nor here."""
+    if recipe.dataset == "modelnet40":
+        return PUBLISHED_MODELNET40
+    folder = DATASETS[recipe.dataset].find(recipe.data_root)
+    return frame_of_folder(folder, list_files(folder, "train")) if folder else None
+
+
 def main(arguments: list[str]) -> None:
     args = tyro.cli(Arguments, prog="main.py import", args=arguments, description=__doc__)
     if args.out.exists():
@@ -78,6 +89,8 @@ def main(arguments: list[str]) -> None:
         )
     )
     check_model(args.file, recipe, num_classes, weights)
+    frame = frame_of_data(recipe)
     content = {"config": as_config(recipe), "class_names": class_names, "epoch": 0, "model": weights}
+    content["frame"] = asdict(frame) if frame else None
     save_checkpoint(args.out, content)
     print(f"{args.out}: {num_classes} classes, {args.num_points} points, k = {args.k}, emb_dims {emb_dims}")

@@ -14,8 +14,9 @@ import tyro
 from tqdm import tqdm
 
 from dgcnn_ws.cli.arguments import SKIPPED_SOME, check_folder_of
-from dgcnn_ws.datasets.frame import Frame
-from dgcnn_ws.datasets.shape_file import READERS, check_axis, load_points, read_bytes
+from dgcnn_ws.datasets.frame import STORED, UPS, Frame, as_stored, check_axis
+from dgcnn_ws.datasets.network_input import network_input
+from dgcnn_ws.datasets.shape_file import READERS, load_shape, read_bytes
 from dgcnn_ws.engine.checkpoint import restore_frame, restore_model, write_json
 from dgcnn_ws.engine.devices import pick_device
 from dgcnn_ws.errors import InputError
@@ -33,13 +34,14 @@ class Arguments:
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE ...")]
     """Files with one shape each, or folders of them, at any depth."""
     up: str | None = None
-    """Axis that points up in the files: z | y. Default: as `prepare` was told, else z."""
+    """Axis that points up in the files: z | y | stored (they are clouds of the data set itself, as its files have
+    them: nothing is turned, mirrored or normalised). Default: as `prepare` was told, else z."""
     num_points: int | None = None
     """Points that the network sees; of a cloud that has fewer, all. Default: as in training."""
     top: int = 5
     """Likeliest classes to show of each shape."""
-    seed: int = 0
-    """Decides which points are drawn."""
+    seed: int | None = None
+    """Decides which points are drawn. Default: as `prepare` was told, else 0."""
     batch_size: int = 16
     """Shapes at a time; does not change the result."""
     device: str = "auto"
@@ -52,10 +54,10 @@ class Arguments:
 
 def check(args: Arguments) -> None:
     if args.up is not None:
-        check_axis(args.up)
+        check_axis(args.up, UPS)
     if not args.files:
         raise InputError("there is nothing to predict. Name files, or folders of them, after the checkpoint.")
-    if args.top < 1 or args.batch_size < 1 or args.seed < 0:
+    if args.top < 1 or args.batch_size < 1 or (args.seed or 0) < 0:
         raise InputError(f"--top {args.top} and --batch-size {args.batch_size} must be at least 1, --seed at least 0.")
     if args.picture and args.picture.suffix.lower() not in plots.PICTURES:
         raise InputError(f"--picture {args.picture} cannot be drawn. End it in {', '.join(plots.PICTURES)}.")
@@ -73,13 +75,22 @@ def list_files(paths: tuple[Path, ...]) -> list[Path]:
     return files
 
 
-def load(path: Path, frame: Frame, num_points: int, k: int, seed: int) -> np.ndarray:
-    """Return a file's cloud (N, 3). Raises InputError where it cannot be read, or has fewer than k points."""
-    drawn = max(num_points, frame.num_points)  # and normalised, before the first num_points are taken
-    points = load_points(read_bytes(path), path, drawn, frame.up, np.random.default_rng(seed))[:num_points]
+def load(path: Path, frame: Frame, num_points: int, k: int) -> np.ndarray:
+    """Return what the network sees of a file (N, 3); InputError where it cannot be read, or has too few points."""
+    points = network_input(load_shape(read_bytes(path), path), frame, num_points, str(path))
     if len(points) < k:
         raise InputError(f"{path} has {len(points)} points, but each of this network's needs {k} neighbours.")
     return points
+
+
+def frame_for(args: Arguments) -> Frame:
+    """Return how the files are to be read: as the checkpoint says, but for what the arguments do."""
+    frame = restore_frame(args.checkpoint)
+    if args.up == STORED:
+        frame = as_stored(frame)
+    elif args.up is not None:
+        frame = replace(frame, up=args.up)
+    return frame if args.seed is None else replace(frame, seed=args.seed)
 
 
 def answer(path: Path, probabilities: np.ndarray, class_names: list[str], top: int) -> dict[str, Any]:
@@ -106,9 +117,7 @@ def main(arguments: list[str]) -> int:
     num_points = recipe.num_points if args.num_points is None else args.num_points
     if not recipe.k <= num_points <= MAX_POINTS:
         raise InputError(f"--num-points {num_points} must lie between the network's k, {recipe.k}, and {MAX_POINTS}.")
-    frame = restore_frame(args.checkpoint)
-    if args.up is not None:
-        frame = replace(frame, up=args.up)
+    frame = frame_for(args)
     model.to(device)
     answers: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
@@ -118,7 +127,7 @@ def main(arguments: list[str]) -> int:
             clouds: dict[Path, np.ndarray] = {}
             for path in files[start : start + args.batch_size]:
                 try:
-                    clouds[path] = load(path, frame, num_points, recipe.k, args.seed)
+                    clouds[path] = load(path, frame, num_points, recipe.k)
                 except InputError as error:
                     skipped.append({"file": str(path), "reason": str(error)})
                 bar.update()
@@ -135,7 +144,7 @@ def main(arguments: list[str]) -> int:
     if not answers:
         raise InputError("none of the files could be read.")
     print("\n".join(table(answers)))
-    print(f"files read with {frame.up} up" + (f"; {len(skipped)} could not be read" if skipped else ""))
+    print(frame.says() + (f"; {len(skipped)} could not be read" if skipped else ""))
     if args.json:
         write_json(args.json, {"checkpoint": str(args.checkpoint), "predictions": answers, "skipped": skipped})
     if args.picture:

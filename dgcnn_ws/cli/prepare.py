@@ -29,6 +29,9 @@ class Arguments:
     """Axis that points up in the files: z (as in ModelNet's .off) | y (as in glTF). In DIR it is y."""
     test_fraction: float = 0.2
     """Share of each class that becomes test data, where SOURCE has no train and test folders."""
+    mirrored: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Store mirror images of the shapes, (x, z, y) of files with z up, as the published ModelNet40 has Princeton's
+    meshes: for networks that shall understand its clouds, or be compared on them. Not for shapes of your own."""
     seed: int = 0
     """Decides which shapes become test data, and the points drawn."""
     jobs: int = 2
@@ -39,12 +42,15 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     args = tyro.cli(Arguments, prog="main.py prepare", args=arguments, description=__doc__)
-    settings = Settings(args.num_points, args.up, args.test_fraction, args.seed)
+    settings = Settings(args.num_points, args.up, args.test_fraction, args.seed, args.mirrored)
     report = prepare(args.source, args.out, settings, args.jobs, args.strict)
     for entry in report.skipped:
         print(f"skipped: {entry['reason']}")
     counts = " and ".join(f"{count} {split}" for split, count in report.written.items())
-    print(f"{args.out}: {counts} clouds of {args.num_points} points, {len(report.class_names)} classes, {args.up} up")
+    print(
+        f"{args.out}: {counts} clouds of {args.num_points} points, {len(report.class_names)} classes, {args.up} up"
+        + ", mirrored" * args.mirrored
+    )
     if report.repeated:
         print(f"{report.repeated} clouds have fewer points than that: theirs are repeated.")
     if report.skipped:

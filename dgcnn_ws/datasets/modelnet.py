@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dgcnn_ws.datasets.frame import Frame, read_frame
-from dgcnn_ws.datasets.hdf5 import LAYOUT_SUFFIX, list_files, read_class_names, read_clouds
+from dgcnn_ws.datasets.frame import Frame, frame_of_clouds, read_frame
+from dgcnn_ws.datasets.hdf5 import LAYOUT_SUFFIX, list_files, read_class_names, read_clouds, sample_clouds
 from dgcnn_ws.errors import InputError
 
 SPLITS = ("train", "val", "trainval", "test")
@@ -25,7 +25,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         split: what part of a data set this is, for messages.
     """
 
-    frame: Frame | None = None  # how files became these clouds, where that is known
+    frame: Frame | None = None  # how shapes became these clouds, where that is known
 
     def __init__(self, labels: Tensor, class_names: list[str], split: str) -> None:
         self.labels = labels.to(torch.int64)
@@ -138,13 +138,13 @@ class HDF5Clouds(PointClouds):
         check_request(split, num_points)
         folder = self.locate(root)
         class_names = read_class_names(folder)
-        self.frame = read_frame(folder)
         files = list_files(folder, "test" if split == "test" else "train")
         points, labels = read_clouds(files, num_points, class_names)
         self.rows = split_rows(labels, split, val_fraction, split_seed)
         if split in ("train", "val"):
             points, labels = points[self.rows], labels[self.rows]
         super().__init__(torch.from_numpy(points), torch.from_numpy(labels), class_names, split)
+        self.frame = frame_of_folder(folder, files)
 
     @classmethod
     def find(cls, root: str | Path) -> Path | None:
@@ -197,6 +197,11 @@ class FolderClouds(HDF5Clouds):
         if folder is None:
             raise InputError(f"{root} holds no data set: shape_names.txt is missing. Make one with main.py prepare.")
         return folder
+
+
+def frame_of_folder(folder: Path, files: list[Path]) -> Frame:
+    """How shapes became the clouds in a layout folder's files: as `prepare` says, else as its name and they do."""
+    return read_frame(folder) or frame_of_clouds(sample_clouds(files), mirrored=folder.name == ModelNet40.folder)
 
 
 def check_request(split: str, num_points: int) -> None:

@@ -37,6 +37,7 @@ class PartClouds(PointClouds):
         if parts.min() < 0 or parts.max() >= len(part_names):
             raise InputError(f"A point's part is outside 0..{len(part_names) - 1}: {len(part_names)} parts have names.")
         self.parts, self.part_names, self.category_parts = parts, part_names, category_parts
+        self.frame = clouds.frame
 
     @property
     def targets(self) -> Tensor:

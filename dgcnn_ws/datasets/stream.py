@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dgcnn_ws.datasets.frame import read_frame
 from dgcnn_ws.datasets.hdf5 import (
     check_file,
     check_finite,
@@ -28,7 +27,7 @@ from dgcnn_ws.datasets.hdf5 import (
     read_class_names,
     read_labels,
 )
-from dgcnn_ws.datasets.modelnet import LabelledClouds, check_request, split_rows
+from dgcnn_ws.datasets.modelnet import LabelledClouds, check_request, frame_of_folder, split_rows
 from dgcnn_ws.errors import InputError
 
 PARTS = 5  # of the buffer
@@ -67,7 +66,6 @@ class StreamedClouds(LabelledClouds):
     ) -> None:
         check_request(split, num_points)
         class_names = read_class_names(folder)
-        self.frame = read_frame(folder)
         self.files = list_files(folder, "test" if split == "test" else "train")
         counts = [check_file(path, num_points, in_memory=False) for path in self.files]
         self.starts = np.cumsum([0, *counts])  # of each file's clouds, over all files
@@ -80,6 +78,7 @@ class StreamedClouds(LabelledClouds):
         self.part_bytes = buffer_bytes // PARTS
         for file in range(len(self.files)):
             self._check_chunks(file)
+        self.frame = frame_of_folder(folder, self.files)
 
     @property
     def num_points(self) -> int:

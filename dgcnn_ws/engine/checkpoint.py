@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dgcnn_ws.datasets.frame import Frame, frame_of
+from dgcnn_ws.datasets.fetching.published import MODELNET40
+from dgcnn_ws.datasets.frame import PUBLISHED_MODELNET40, Frame, frame_of
 from dgcnn_ws.datasets.hdf5 import can_name_classes
 from dgcnn_ws.datasets.memory_bound import memory_bound
 from dgcnn_ws.engine.recipe import Recipe, build_model, from_config
@@ -103,12 +104,18 @@ def restore_model(path: Path) -> tuple[nn.Module, Recipe, list[str]]:
 
 
 def restore_frame(path: Path) -> Frame:
-    """Return how the data that trained a checkpoint were prepared; the usual way where it does not say.
+    """Return how shapes became the clouds that trained a checkpoint.
+
+    Where it does not say, as of version 0.1 those of data from elsewhere and imported ones do not: the published way
+    for ModelNet40, the usual one for others.
 
     Raises InputError as `load_checkpoint` does, and where that is damaged.
     """
-    values = load_checkpoint(path).get("frame")
-    return Frame() if values is None else frame_of(values, path)
+    content = load_checkpoint(path)
+    if content.get("frame") is not None:
+        return frame_of(content["frame"], path)
+    is_modelnet40 = content["config"].get("dataset") == "modelnet40"
+    return PUBLISHED_MODELNET40 if is_modelnet40 or content["class_names"] == list(MODELNET40.class_names) else Frame()
 
 
 def check_model(path: Path, recipe: Recipe, num_classes: int, weights: dict[str, Any], num_parts: int = 0) -> None:

@@ -28,8 +28,9 @@ import tyro
 
 import dgcnn_ws
 from dgcnn_ws.datasets.frame import Frame
+from dgcnn_ws.datasets.network_input import network_input
 from dgcnn_ws.datasets.preparing.shape_source import find_entries, open_zip, read_member
-from dgcnn_ws.datasets.shape_file import READERS, load_points
+from dgcnn_ws.datasets.shape_file import READERS, load_shape
 from dgcnn_ws.engine.checkpoint import check_model, load_tensors, restore_frame, restore_model
 from dgcnn_ws.engine.devices import peak_memory_bytes, proc_bytes, reset_peak_memory
 from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, complete
@@ -215,7 +216,7 @@ def make_input(files: list[bytes], rng: Random) -> bytes:
 def use(kind: str, data: bytes, path: Path) -> None:
     """What the program does with a file of this kind."""
     if f".{kind}" in READERS:
-        load_points(data, PurePath(f"a.{kind}"), 64, "z", np.random.default_rng(0))
+        network_input(load_shape(data, PurePath(f"a.{kind}")), Frame(num_points=64), 64)
         return
     path.write_bytes(data)
     if kind == "zip":

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 
 from dgcnn_ws.cli import main
 from dgcnn_ws.datasets import FolderClouds, load_dataset
+from dgcnn_ws.datasets.frame import Frame
 from dgcnn_ws.engine.checkpoint import load_checkpoint, restore_model
 
 ROOT = Path(__file__).parents[2]
@@ -324,7 +326,8 @@ def test_predict_repeats_what_prepare_did(tmp_path: Path, capsys: pytest.Capture
     small = ["--num-points", 64, "--k", 5, "--emb-dims", 32, "--batch-size", 5, "--epochs", 6, "--augment", "none"]
     run(capsys, "train", "--dataset", tmp_path / "set", *small, "--dropout", 0.0, "--out", tmp_path, "--name", "run")
     best = tmp_path / "run/best.pt"
-    assert load_checkpoint(best)["frame"] == {"up": "y", "num_points": 100, "normalization": "unit_sphere"}
+    frame = load_checkpoint(best)["frame"]
+    assert frame == asdict(Frame("y", 100, "unit_sphere", mirrored=False, fill="repeat", draw="contents", seed=0))
 
     run(capsys, "evaluate", best, "--json", tmp_path / "scores.json")
     assert json.loads((tmp_path / "scores.json").read_text())["confusion"] == [[6, 0], [0, 6]]

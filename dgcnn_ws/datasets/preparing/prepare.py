@@ -1,6 +1,5 @@
 """Folders or archives of shapes, one file each, turned into the HDF5 layout that `HDF5Clouds` reads."""
 
-import hashlib
 import json
 import multiprocessing
 import signal
@@ -8,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from dgcnn_ws.datasets.frame import MAX_POINTS, UNIT_SPHERE
+from dgcnn_ws.datasets.frame import MAX_POINTS, Frame, check_axis
 from dgcnn_ws.datasets.modelnet import validation_mask
+from dgcnn_ws.datasets.network_input import network_input
 from dgcnn_ws.datasets.preparing.shape_source import SPLITS, Entry, find_entries, read_member
-from dgcnn_ws.datasets.shape_file import check_axis, load_points
+from dgcnn_ws.datasets.shape_file import load_shape
 from dgcnn_ws.errors import InputError
 
 CLOUDS_PER_FILE = 2048
@@ -34,13 +34,20 @@ class Settings:
         num_points: points stored of each shape.
         up: the axis that points up in the files, `z` or `y`.
         test_fraction: share of each class that becomes test, where the source has no split of its own.
-        seed: decides that share, and with a file's path its points.
+        seed: decides that share, and with a shape its points.
+        mirrored: store mirror images, as the published ModelNet40 is of Princeton's meshes.
     """
 
     num_points: int = 2048
     up: str = "z"
     test_fraction: float = 0.2
     seed: int = 0
+    mirrored: bool = False
+
+    @property
+    def frame(self) -> Frame:
+        """How shapes become the stored clouds."""
+        return Frame(self.up, self.num_points, mirrored=self.mirrored, fill="repeat", draw="contents", seed=self.seed)
 
 
 @dataclass
@@ -74,16 +81,13 @@ Cloud = tuple[np.ndarray, bool]  # points (num_points, 3) float32, and whether s
 
 
 def prepare_cloud(source: Path, settings: Settings, entry: Entry) -> Cloud | str:
-    """One file's points, or why it has none: a pure function of its contents, its place and the settings."""
-    place = f"{entry.class_name}/{entry.path.name}"
-    digest = hashlib.sha256(place.encode("utf-8", "surrogateescape")).digest()
-    rng = np.random.default_rng([settings.seed, *digest])
+    """One file's points, or why it has none: a pure function of its contents and the settings."""
     try:
-        data = read_member(source, entry.path)
-        points = load_points(data, entry.path, settings.num_points, settings.up, rng)
+        shape = load_shape(read_member(source, entry.path), entry.path)
+        points = network_input(shape, settings.frame, settings.num_points, str(entry.path))
     except InputError as error:
         return str(error)
-    return np.resize(points, (settings.num_points, 3)).astype(np.float32), len(points) < settings.num_points
+    return points, shape.ndim == 2 and len(shape) < settings.num_points
 
 
 def prepare_clouds(
@@ -199,7 +203,7 @@ def prepare(source: Path, out: Path, settings: Settings, jobs: int = 1, strict: 
             writer.flush()
             if not writer.files:
                 raise InputError(f"{source} gives no {split} cloud: {len(report.skipped)} files cannot be read.")
-        recorded = vars(settings) | {"normalization": UNIT_SPHERE}  # what `read_frame` looks for
+        recorded = vars(settings) | asdict(settings.frame)  # what `read_frame` looks for
         content = {"source": source.name, "settings": recorded, "skipped": report.skipped}
         (built / "prepare.json").write_text(json.dumps(content, indent=1) + "\n")
         built.rename(out)
