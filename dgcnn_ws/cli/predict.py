@@ -133,8 +133,8 @@ def main(arguments: list[str]) -> int:
                 bar.update()
             if not clouds:
                 continue
-            probabilities, wins = predict(model, list(clouds.values()), device)
-            for path, row, won in zip(clouds, probabilities, wins, strict=True):
+            said = predict(model, list(clouds.values()), device)
+            for path, row, won in zip(clouds, said.probabilities, said.wins, strict=True):
                 answers.append(answer(path, row, class_names, args.top))
                 if len(drawn) < MAX_PICTURES:
                     (best, share) = next(iter(answers[-1]["classes"].items()))

@@ -66,6 +66,57 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 }
 
 
+ROTATIONS = ("none", "up", "any")
+
+
+def random_rotations(kind: str, points: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn every cloud at random: (B, N, 3) -> (B, N, 3).
+
+    Args:
+        kind: `none`; `up`, about the up axis (y) by U(0, 2π); `any`, to an orientation of all, evenly.
+        points: (B, N, 3), y up; left unchanged.
+        generator: source of randomness on the same device as `points`.
+    """
+    batch = points.shape[0]
+    if kind == "up":
+        return rotate(points, axis_rotation(uniform(points, (batch,), 0, 2 * torch.pi, generator), 1))
+    if kind == "any":  # a normal quaternion has no preferred direction
+        shape = (batch, 4)
+        return rotate(points, from_quaternions(torch.randn(shape, generator=generator, device=points.device)))
+    return points
+
+
+def rotations(kind: str, count: int) -> Tensor:
+    """Return rotations (count, 3, 3) that cover those of a kind evenly, the first of them none.
+
+    Args:
+        kind: `none` (then all are none); `up`, about the up axis (y) in equal steps; `any`, a super-Fibonacci spiral of
+            quaternions (Alexa, CVPR 2022).
+    """
+    if kind == "up":
+        return axis_rotation(torch.arange(count) * (2 * torch.pi / count), 1)
+    if kind == "none":
+        return torch.eye(3).expand(count, 3, 3)
+    step = torch.arange(count, dtype=torch.float64) + 0.5
+    inner, outer = (step / count).sqrt(), (1 - step / count).sqrt()
+    alpha, beta = 2 * torch.pi * step / 2**0.5, 2 * torch.pi * step / 1.533751168755204288118041
+    matrices = from_quaternions(
+        torch.stack([inner * alpha.sin(), inner * alpha.cos(), outer * beta.sin(), outer * beta.cos()], dim=1)
+    )
+    return (matrices @ matrices[0].T).float()
+
+
+def from_quaternions(quaternions: Tensor) -> Tensor:
+    """Rotation matrices (B, 3, 3) of quaternions (B, 4) of any length but 0, x y z w."""
+    x, y, z, w = (quaternions / quaternions.norm(dim=1, keepdim=True)).unbind(1)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
 def uniform(like: Tensor, shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
     return low + (high - low) * torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
 

@@ -12,7 +12,10 @@ from dgcnn_ws.datasets.augment import (
     augment_none,
     augment_paper,
     axis_rotation,
+    from_quaternions,
+    random_rotations,
     rotate,
+    rotations,
 )
 
 
@@ -98,3 +101,38 @@ def test_coordinates_keep_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         out = augment_paper(points, generator())
     assert torch.equal(out, augment_paper(points, generator()))
+
+
+@pytest.mark.parametrize("kind", ["up", "any"])
+def test_random_rotations_keep_distances_and_do_not_mirror(kind: str) -> None:
+    points = torch.randn(500, 3, 3)
+    turned = random_rotations(kind, points, torch.Generator().manual_seed(0))
+    assert torch.allclose(turned.norm(dim=2), points.norm(dim=2), atol=1e-5)
+    assert torch.allclose(torch.linalg.det(turned), torch.linalg.det(points), atol=1e-4)
+    assert torch.equal(turned[..., 1], points[..., 1]) == (kind == "up")
+    where = random_rotations(kind, torch.eye(3).expand(20_000, 3, 3), torch.Generator().manual_seed(0))
+    expected = torch.tensor([0, 1.0, 0]) if kind == "up" else torch.zeros(3)
+    assert torch.allclose(where[:, 1].mean(0), expected, atol=0.03)
+    assert where[:, 0].mean(0).norm() < 0.03  # no heading is likelier
+
+
+@pytest.mark.parametrize("kind", ["none", "up", "any"])
+@pytest.mark.parametrize("count", [1, 2, 12, 60])
+def test_rotations_that_cover_all(kind: str, count: int) -> None:
+    matrices = rotations(kind, count)
+    assert matrices.shape == (count, 3, 3) and torch.allclose(matrices[0], torch.eye(3), atol=1e-6)
+    assert torch.allclose(matrices @ matrices.mT, torch.eye(3).expand(count, 3, 3), atol=1e-6)
+    assert torch.allclose(torch.linalg.det(matrices), torch.ones(count))
+    if kind == "up":
+        assert torch.allclose(matrices[:, 1], torch.tensor([0, 1.0, 0]).expand(count, 3))
+        assert count == 1 or matrices.mean(0)[[0, 2]].abs().max() < 1e-6
+    if kind == "any" and count == 60:
+        assert matrices.mean(0).abs().max() < 0.1
+
+
+def test_quaternions_turn_as_rotations_about_axes_do() -> None:
+    angle = torch.tensor([0.3, 1.2, -2.0])
+    for axis in range(3):
+        quaternions = torch.zeros(3, 4)
+        quaternions[:, axis], quaternions[:, 3] = 5 * (angle / 2).sin(), 5 * (angle / 2).cos()
+        assert torch.allclose(from_quaternions(quaternions), axis_rotation(angle, axis), atol=1e-6)
