@@ -17,6 +17,7 @@ from dgcnn_ws.datasets.memory_bound import memory_bound
 from dgcnn_ws.engine.recipe import Recipe, build_model, from_config
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import replacing
+from dgcnn_ws.models.settings import KEY
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -99,7 +100,7 @@ def restore_model(path: Path) -> tuple[nn.Module, Recipe, list[str]]:
         raise InputError(f"{path} is damaged: its part names do not go with the task {recipe.task}.")
     check_model(path, recipe, num_classes, content["model"], len(parts))
     model = build_model(recipe, num_classes, len(parts))
-    model.load_state_dict(content["model"])
+    load_weights(path, model, content["model"])
     return model, recipe, content["class_names"]
 
 
@@ -129,8 +130,20 @@ def check_model(path: Path, recipe: Recipe, num_classes: int, weights: dict[str,
     check_weights(path, expected, weights)
 
 
+def load_weights(path: Path, model: nn.Module, weights: dict[str, Any]) -> None:
+    """Load `weights`, whose names and shapes have been checked. Raises InputError where they are of other settings."""
+    try:
+        # Older files have settings beside the weights only.
+        model.load_state_dict({name: value for name, value in model.state_dict().items() if name == KEY} | weights)
+    except RuntimeError as error:
+        raise InputError(f"{path} is damaged: its weights are of other settings than it says. {error}") from error
+
+
 def check_weights(path: Path, expected: dict[str, Tensor], found: dict[str, Any]) -> None:
     """Raise InputError where `found` is not a state dict of the names and shapes of `expected`."""
+    if not is_plain(found.get(KEY, torch.zeros(()))):
+        raise InputError(f"{path} is damaged: the settings beside its weights are no tensor.")
+    expected, found = ({name: value for name, value in names.items() if name != KEY} for names in (expected, found))
     for name in sorted(expected.keys() | found.keys(), key=str):
         if name not in found or name not in expected:
             where = "lacks" if name not in found else "has an unexpected"

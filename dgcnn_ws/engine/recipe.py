@@ -13,7 +13,7 @@ from dgcnn_ws.datasets import DATASETS, PART_DATASETS, FolderClouds
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
 from dgcnn_ws.engine.processes import started
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.models import MODELS, DGCNNSeg
+from dgcnn_ws.models import MODELS, DGCNNSeg, dgcnn, dgcnn_tnet
 from dgcnn_ws.models.head import HEAD_NORMS
 from dgcnn_ws.nn.norm import NORMS
 
@@ -143,8 +143,8 @@ def staircase(progress: float, samples: int) -> float:
 
 
 PRESETS = {
-    "dgcnn": Preset(64, 250, 1e-4, "dgcnn", "adam", "est", cosine),
-    "paper": Preset(16, 250, 0.0, "paper", "adam", "gn", staircase),
+    "dgcnn": Preset(dgcnn.GROUPS, 250, 1e-4, "dgcnn", "adam", "est", cosine),
+    "paper": Preset(dgcnn_tnet.GROUPS, 250, 0.0, "paper", "adam", "gn", staircase),
 }
 
 

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric.plugins import Precision
 from torch import nn
 
-from dgcnn_ws.engine.checkpoint import check_weights, load_checkpoint, read_json, write_json
+from dgcnn_ws.engine.checkpoint import check_weights, load_checkpoint, load_weights, read_json, write_json
 from dgcnn_ws.engine.devices import describe_environment
 from dgcnn_ws.engine.metrics import read_metrics
 from dgcnn_ws.engine.recipe import Recipe, as_config, from_config, other_setting
@@ -107,8 +107,8 @@ def restore(
     if other := other_setting(from_config(content["config"], path), recipe):
         raise InputError(f"{path} was trained with {other} as config.json says: put its own config.json back.")
     check_weights(path, model.state_dict(), content["model"])
+    load_weights(path, model, content["model"])
     try:
-        model.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
         precision.load_state_dict(content["scaler"])
         progress = Progress(**content["progress"])

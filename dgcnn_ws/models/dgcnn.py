@@ -3,12 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from dgcnn_ws.models.head import Head
+from dgcnn_ws.models.head import Head, default_head_norm
+from dgcnn_ws.models.settings import WithSettings
 from dgcnn_ws.nn.edge_conv import EdgeConv
 from dgcnn_ws.nn.global_feature import GlobalFeature
 
+GROUPS = 64  # docs/RESULTS.md: more groups fit the training set faster
 
-class DGCNN(nn.Module):
+
+class DGCNN(WithSettings):
     """Classify point clouds: EdgeConv blocks, their outputs side by side, one pooled vector, a head.
 
     Args:
@@ -40,9 +43,10 @@ class DGCNN(nn.Module):
         emb_dims: int = 1024,
         hidden: tuple[int, ...] = (512, 256),
         dropout: float = 0.5,
-        groups: int = 16,
+        groups: int = GROUPS,
     ) -> None:
         super().__init__()
+        head_norm = default_head_norm(norm) if head_norm is None else head_norm
         self.edge_convs = nn.ModuleList(
             EdgeConv(c_in, c_out, k, norm, backend, groups=groups)
             for c_in, c_out in zip((in_channels, *widths), widths, strict=False)
@@ -61,6 +65,7 @@ class DGCNN(nn.Module):
             bias=tuple(i > 0 for i in range(len(hidden))),
             dropout=(dropout,) * len(hidden),
         )
+        self.remember(k=k, norm=norm, head_norm=head_norm, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         features = []

@@ -6,8 +6,10 @@ from torch.nn import functional as F
 
 from dgcnn_ws import ops
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.models.dgcnn import GROUPS
 from dgcnn_ws.models.dgcnn_tnet import GROUP_NORM_EPS, TNet, align
 from dgcnn_ws.models.head import HEAD_NORMS, default_head_norm
+from dgcnn_ws.models.settings import WithSettings
 from dgcnn_ws.nn.edge_conv import EdgeConv
 from dgcnn_ws.nn.global_feature import GlobalFeature
 from dgcnn_ws.nn.norm import RunningStandardization, legal_groups, make_layer, norm_kind
@@ -16,7 +18,7 @@ from dgcnn_ws.nn.point_conv import PointConv
 CATEGORY_CHANNELS = 64
 
 
-class DGCNNSeg(nn.Module):
+class DGCNNSeg(WithSettings):
     """Say of each point which part it belongs to: EdgeConvs, one pooled vector, and a head on every point.
 
     The head sees, at each point, the cloud's pooled vector, 64 channels made of the cloud's category where that is
@@ -58,7 +60,7 @@ class DGCNNSeg(nn.Module):
         emb_dims: int = 1024,
         hidden: tuple[int, ...] = (256, 256, 128),
         dropout: float = 0.5,
-        groups: int = 16,
+        groups: int = GROUPS,
     ) -> None:
         super().__init__()
         head_norm = default_head_norm(norm) if head_norm is None else head_norm
@@ -88,6 +90,7 @@ class DGCNNSeg(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Conv1d((sum(outputs), *hidden)[-1], num_parts, 1, bias=False)
+        self.remember(k=k, norm=norm, head_norm=head_norm, groups=groups)
 
     def _category_layers(self, norm: str, head_norm: str) -> nn.Sequential:
         if head_norm != "bn":  # a norm within the cloud would have one value per channel to work on

@@ -5,12 +5,14 @@ from torch import Tensor, nn
 
 from dgcnn_ws import ops
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.models.head import Head
+from dgcnn_ws.models.head import Head, default_head_norm
+from dgcnn_ws.models.settings import WithSettings
 from dgcnn_ws.nn.edge_conv import EdgeConv, edge_features
 from dgcnn_ws.nn.global_feature import GlobalFeature
 from dgcnn_ws.nn.norm import make_layer, norm_kind
 
 BATCH_NORM_EPS, GROUP_NORM_EPS = 1e-3, 1e-5
+GROUPS = 16
 
 
 class TNet(nn.Module):
@@ -61,7 +63,7 @@ def align(x: Tensor, transform: Tensor) -> Tensor:
     return torch.cat([aligned, x[:, 3:]], dim=1)
 
 
-class DGCNNTNet(nn.Module):
+class DGCNNTNet(WithSettings):
     """Classify point clouds with the network that the WS paper trained on ModelNet40.
 
     T-Net, then EdgeConvs with ReLU and bias, each on its own graph, a shared convolution, maximum over the points,
@@ -85,11 +87,12 @@ class DGCNNTNet(nn.Module):
         emb_dims: int = 1024,
         hidden: tuple[int, ...] = (512, 256),
         dropout: float = 0.5,
-        groups: int = 16,
+        groups: int = GROUPS,
     ) -> None:
         super().__init__()
         if in_channels < 3:
             raise InputError(f"in_channels={in_channels}, but the T-Net aligns 3 coordinates. Use 3 or more, or DGCNN.")
+        head_norm = default_head_norm(norm) if head_norm is None else head_norm
         eps = BATCH_NORM_EPS if norm_kind(norm).uses_batch_statistics else GROUP_NORM_EPS
         self.k = k
         self.tnet = TNet(norm, head_norm, backend, groups, eps)
@@ -121,6 +124,7 @@ class DGCNNTNet(nn.Module):
             dropout=(dropout,) * len(hidden),
             eps=eps,
         )
+        self.remember(k=k, norm=norm, head_norm=head_norm, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         x = align(x, self.tnet(x[:, :3], ops.knn(x[:, :3].transpose(1, 2), self.k)))
