@@ -1,7 +1,9 @@
 """`python main.py import FILE.t7 --out FILE.pt`: a public PyTorch DGCNN classifier as a checkpoint of this program.
 
-The public files end in .t7 but are ordinary torch state dicts. The result computes the same logits; `predict` and
-`evaluate` take it. It is marked as chosen on the test set, as the public networks are.
+The public files end in .t7 but are ordinary torch state dicts. Takes torch-pointcloud's `dgcnn.modelnet40-1024.an-tao`
+too (.safetensors, or .pt), and a state dict wrapped as trainers do: under `model`, `state_dict` or `model_state_dict`,
+of Lightning, DataParallel or a compiled network. The result computes the same logits; `predict` and `evaluate` take it.
+It is marked as chosen on the test set, as the public networks are.
 """
 
 from dataclasses import asdict, dataclass
@@ -16,10 +18,11 @@ from dgcnn_ws.datasets.fetching.published import MODELNET40
 from dgcnn_ws.datasets.frame import PUBLISHED_MODELNET40, Frame
 from dgcnn_ws.datasets.hdf5 import can_name_classes, list_files, read_lines
 from dgcnn_ws.datasets.modelnet import frame_of_folder
-from dgcnn_ws.engine.checkpoint import check_model, load_tensors, save_checkpoint
+from dgcnn_ws.engine.checkpoint import check_model, load_safetensors, load_tensors, save_checkpoint
 from dgcnn_ws.engine.recipe import Recipe, as_config, check_data_root, complete
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.inference.public_weights import sizes, translate
+from dgcnn_ws.inference.public_weights import find_network, sizes, translate
+from dgcnn_ws.inference.state_dicts import HARMLESS
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,11 @@ def main(arguments: list[str]) -> None:
     check_folder_of(args.out)
     check_data_root(args.dataset, args.data_root)
     class_names = read_names(args.classes) if args.classes else list(MODELNET40.class_names)
-    state = load_tensors(args.file)
+    is_safetensors = args.file.suffix == ".safetensors"
+    found = load_safetensors(args.file) if is_safetensors else load_tensors(args.file, HARMLESS)
     try:
-        weights = translate(state)
+        _, _, beside = find_network(found)
+        weights = translate(found)
         emb_dims, num_classes = sizes(weights)
     except InputError as error:
         raise InputError(f"{args.file} cannot be imported: {error}") from error
@@ -93,4 +98,9 @@ def main(arguments: list[str]) -> None:
     content = {"config": as_config(recipe), "class_names": class_names, "epoch": 0, "model": weights}
     content["frame"] = asdict(frame) if frame else None
     save_checkpoint(args.out, content)
+    if beside:
+        print(
+            f"left out, beside the network: {', '.join(beside[:5])}"
+            + f" and {len(beside) - 5} more" * (len(beside) > 5)
+        )
     print(f"{args.out}: {num_classes} classes, {args.num_points} points, k = {args.k}, emb_dims {emb_dims}")

@@ -4,6 +4,7 @@ import io
 import json
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,11 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def load_tensors(path: Path) -> Any:
+def load_tensors(path: Path, harmless: Sequence[Any] = ()) -> Any:
     """Return what `torch.save` wrote to `path`, on the CPU: tensors, numbers, strings and containers of them.
+
+    Args:
+        harmless: types that the file may hold besides, as `torch.serialization.safe_globals` takes them.
 
     Takes at most four times the file's size and 1 GiB of memory (enforced on Linux). Raises InputError where the
     file is missing, holds anything else, or is damaged.
@@ -69,9 +73,24 @@ def load_tensors(path: Path) -> Any:
                         raise ValueError("tensors are stored as they are, so they cannot be larger than the file")
                     if archive.testzip() is not None:  # torch does not compare the sums
                         raise ValueError("bytes have changed since they were written")
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(list(harmless)):
+                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler meets arbitrary bytes with any exception
         raise InputError(f"{path} is not a checkpoint: it is damaged, or something else.") from error
+
+
+def load_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a .safetensors file. Raises InputError where it is missing, damaged or something else."""
+    try:
+        from safetensors.torch import load
+    except ImportError as error:
+        raise InputError(f'{path} needs the package safetensors: pip install ".[hub]".') from error
+    if not path.is_file():
+        raise InputError(f"{path} does not exist.")
+    try:
+        return load(path.read_bytes())
+    except Exception as error:  # its own kinds for a header, torch's for a type that it does not know
+        raise InputError(f"{path} is no .safetensors file, or damaged.") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -119,10 +119,11 @@ def _valid_meshes(kind: str) -> list[bytes]:
 
 def public_names(ours: dict[str, Any]) -> dict[str, Any]:
     """Name our weights as the public networks do, by asking `translate` for the way back."""
-    from dgcnn_ws.inference import public_weights as names
+    from dgcnn_ws.inference.public_weights import NAMINGS
 
-    back = {ours: public for table in (names._LAYERS, names._NORMS) for public, ours in table.items()}
-    return {f"{back[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": value for name, value in ours.items()}
+    back = {ours: public for public, ours in NAMINGS[0].layers.items()}
+    layers = {name: value for name, value in ours.items() if "." in name}  # not the settings
+    return {f"{back[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": value for name, value in layers.items()}
 
 
 def _saved(save: Callable[..., None], array: np.ndarray) -> bytes:
