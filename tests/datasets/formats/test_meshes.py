@@ -85,8 +85,59 @@ def test_obj_with_textures_materials_and_parts_names_no_other_file(tmp_path: Pat
     text = f"mtllib /etc/passwd\no part\n{vertices}g one\n{faces}"
     assert area(read_obj(text.encode())) == pytest.approx(4)
     assert area(read_obj((vertices + "f 1 2 \\\n3 4\n").encode())) == pytest.approx(4)
-    with pytest.raises(ValueError, match="relative"):
-        read_obj((vertices + "f -4 -3 -2\n").encode())
+
+
+L_SHAPE = "4 0 0\n4 1 0\n1 1 0\n1 4 0\n0 4 0\n0 0 0\n"  # of area 7
+
+
+def test_concave_polygons_beside_others_in_off() -> None:
+    assert area(read_off(f"OFF\n6 1 0\n{L_SHAPE}6 0 1 2 3 4 5\n".encode())) == pytest.approx(7)
+    mixed = f"COFF\n6 3 9\n{L_SHAPE}6 0 1 2 3 4 5 0.5 0.5 0.5\n3 0 1 5\n4 0 1 2 5\n"
+    assert area(read_off(mixed.encode())) == pytest.approx(7 + 2 + 3.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("OFF\n3 2 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n4 0 1 2\n", "a face of 4 corners names 3"),
+        ("OFF\n3 2 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", "4 lines"),
+        ("OFF BINARY\n3 1 0\n", "export as ASCII"),
+        ("4OFF\n3 1 0\n", "begin with OFF|dimensions"),
+        ("ply\n", "begin with OFF"),
+    ],
+)
+def test_off_that_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_off(text.encode())
+
+
+def test_obj_by_other_hands() -> None:
+    corners = [line.split() for line in L_SHAPE.splitlines()]
+    vertices = "".join(f"  v\t{x} {y}\t{z} 1.0 0.5 0.5 0.5\n" for x, y, z in corners)
+    assert area(read_obj((vertices + "\tf  1 2 3 4 5 6\n").encode())) == pytest.approx(7)
+    assert area(read_obj(("\ufeff" + vertices + "f -6//-1 -5 -4/2/ -3 -2 -1\n").replace("\n", "\r\n").encode())) == 7
+    first = "v 0 0 0\nv 1 0 0\nv 0 1 0\nf -3 -2 -1\n"
+    later = read_obj((first + first.replace("0 0 0", "0 0 5")).encode())
+    assert later[:, 0, 2].tolist() == [0, 5]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("f 0 1 2\n", "whole numbers from 1"),
+        ("f 1 2 2.5\n", "whole numbers from 1"),
+        ("f 1 2 4\n", "names a vertex"),
+        ("f -1 -2 -4\n", "names a vertex"),
+        ("f 1 2\nf 3\n", "three corners"),
+        ("f 1 two 3\n", "words where numbers"),
+        ("l 1 2 3\n", "drawing of lines"),
+        ("cstype bezier\nsurf 0 1 0 1 1 2 3\nend\n", "curved surfaces"),
+        ("v 1 2\n", "columns|column"),
+    ],
+)
+def test_obj_that_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_obj(("v 0 0 0\nv 1 0 0\nv 0 1 0\n" + text).encode())
 
 
 def test_files_without_faces_are_clouds() -> None:
@@ -140,9 +191,3 @@ def test_a_small_scene_cannot_place_one_mesh_without_end(monkeypatch: pytest.Mon
     nodes = [{"children": list(range(1, 20))}, *({"mesh": 0, "name": f"n{i}"} for i in range(19))]
     with pytest.raises(ValueError, match="more than 100 triangles"):
         read_glb(change_glb({"nodes": nodes, "scenes": [{"nodes": [0]}], "scene": 0}))
-
-
-@pytest.mark.parametrize("faces", [[[0, 1, 3]], [[-1, 0, 1]], [[0.0, 1.0, np.nan]], [[0, 1]], [0, 1, 2]])
-def test_faces_that_cannot_be(faces: list[object]) -> None:
-    with pytest.raises(ValueError, match="face"):
-        polygons.make_shape(np.zeros((3, 3)), faces)
