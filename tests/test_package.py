@@ -49,5 +49,14 @@ def test_public_names_have_docstrings_and_types(module: str) -> None:
                 assert untyped == [], name
 
 
+def test_public_names_come_when_they_are_used() -> None:
+    command = [sys.executable, "-c", "import dgcnn_ws, sys; assert 'torch' not in sys.modules; dgcnn_ws.EdgeConv"]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+    package = importlib.import_module("dgcnn_ws")
+    assert set(package.__all__) <= set(dir(package))
+    assert all(getattr(package, name).__name__ == name for name in package.__all__)
+    assert not hasattr(package, "NoSuchName")
+
+
 def test_type_hints_are_announced() -> None:
     assert (ROOT / "dgcnn_ws/py.typed").is_file()

@@ -1,4 +1,4 @@
-"""`python main.py benchmark`: time and memory per cloud, in training and inference, beside the unavoidable.
+"""`benchmark`: time and memory per cloud, in training and inference, beside the unavoidable.
 
 Time: milliseconds per cloud, the median over rounds in which the implementations take turns in one process,
 after a warm-up. A training step is forward pass, cross entropy, backward pass, fused Adam and
@@ -19,20 +19,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
-import tyro
-from tqdm import tqdm
-
-from dgcnn_ws.benchmark import benchmark
-from dgcnn_ws.benchmark.benchmark import Setting
-from dgcnn_ws.cli.arguments import numbers, words
-from dgcnn_ws.engine.checkpoint import write_json
-from dgcnn_ws.engine.devices import describe_environment, pick_device
+from dgcnn_ws.cli import arguments as parser
+from dgcnn_ws.cli.arguments import check_picture, numbers, words
+from dgcnn_ws.engine.recipe import Norm
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.nn.norm import norm_kind
-from dgcnn_ws.pictures import plots
+
+if TYPE_CHECKING:
+    import torch
+
+    from dgcnn_ws.benchmark.benchmark import Setting
 
 MODES = {
     "train": "training step",
@@ -60,8 +57,8 @@ class Arguments:
     """Neighbours of a point, itself included."""
     emb_dims: int = 1024
     """Channels before pooling."""
-    precision: str = "32"
-    """Arithmetic: 32 | bf16. Statistics and neighbour search stay float32."""
+    precision: Literal["32", "bf16"] = "32"
+    """Arithmetic. Statistics and neighbour search stay float32."""
     device: str = "auto"
     """Where to compute: auto | cpu | cuda | cuda:N."""
     threads: int | None = None
@@ -90,13 +87,12 @@ def check(args: Arguments) -> None:
     for flag, limit in (("--patience", args.patience), ("--max-memory-gb", args.max_memory_gb)):
         if limit is not None and not limit >= 0:
             raise InputError(f"{flag} is {limit}, but must be at least 0.")
-    if args.precision not in ("32", "bf16"):
-        raise InputError(f"--precision {args.precision!r} is unknown. Choose one of 32, bf16.")
     for mode in words("--modes", args.modes):
         if mode not in MODES:
             raise InputError(f"--modes {mode!r} is unknown. Choose from {', '.join(MODES)}.")
     for norm in words("--norms", args.norms):
-        norm_kind(norm)
+        if norm not in get_args(Norm):
+            raise InputError(f"norm {norm!r} is unknown. Choose one of {', '.join(get_args(Norm))}.")
     fewest = min(numbers("--num-points", args.num_points))
     if args.k > fewest:
         raise InputError(
@@ -107,12 +103,15 @@ def check(args: Arguments) -> None:
     for flag, path in (("--json", args.json), ("--plot", args.plot)):
         if path and not path.parent.is_dir():
             raise InputError(f"{flag} {path}: there is no folder {path.parent}. Make it first.")
-    if args.plot and args.plot.suffix not in plots.PICTURES:
-        raise InputError(f"--plot {args.plot} must end in .png, .pdf or .svg.")
+    check_picture("--plot", args.plot)
 
 
-def plan(args: Arguments, device: torch.device) -> list[Setting]:
+def plan(args: Arguments, device: "torch.device") -> "list[Setting]":
     """Return the settings to measure, in the order of the tables."""
+    import torch
+
+    from dgcnn_ws.benchmark.benchmark import Setting
+
     modes, norms = words("--modes", args.modes), words("--norms", args.norms)
     batch_sizes = numbers("--batch-sizes", args.batch_sizes)
     num_points = numbers("--num-points", args.num_points)
@@ -127,8 +126,12 @@ def plan(args: Arguments, device: torch.device) -> list[Setting]:
     return settings
 
 
-def measure(settings: list[Setting], args: Arguments, device: torch.device) -> list[dict[str, Any]]:
+def measure(settings: "list[Setting]", args: Arguments, device: "torch.device") -> list[dict[str, Any]]:
     """Return the rows of every setting, behind a progress bar."""
+    from tqdm import tqdm
+
+    from dgcnn_ws.benchmark import benchmark
+
     gigabytes = args.max_memory_gb
     limit = benchmark.free_memory_bytes(device) / 2 if gigabytes is None else 1e9 * gigabytes
     rows: list[dict[str, Any]] = []
@@ -148,6 +151,8 @@ def with_range(values: dict[str, float]) -> str:
 
 
 def speedup(row: dict[str, Any]) -> str:
+    from dgcnn_ws.benchmark import benchmark
+
     if row["implementation"] == benchmark.IMPLEMENTATIONS[row["mode"]][0]:
         return "1"
     return with_range(row["speedup"]) if "speedup" in row else "-"
@@ -201,7 +206,7 @@ def report(rows: list[dict[str, Any]]) -> str:
     return "\n\n".join([*blocks, "\n".join(notes)])
 
 
-def breakdown_table(setting: Setting, operators: list[dict[str, Any]]) -> str:
+def breakdown_table(setting: "Setting", operators: list[dict[str, Any]]) -> str:
     """Return a training step's operators as aligned text."""
     heading = "operator (time of its own)"
     width = max(len(heading), *(len(operator["operator"]) for operator in operators))
@@ -216,8 +221,14 @@ def breakdown_table(setting: Setting, operators: list[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    args = tyro.cli(Arguments, prog="main.py benchmark", args=arguments, description=__doc__)
+    args = parser.parse(Arguments, "benchmark", arguments, __doc__)
     check(args)
+    import torch
+
+    from dgcnn_ws.benchmark import benchmark
+    from dgcnn_ws.engine.checkpoint import write_json
+    from dgcnn_ws.engine.devices import describe_environment, pick_device
+
     device = pick_device(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -237,4 +248,6 @@ def main(arguments: list[str]) -> None:
     if args.json:
         write_json(args.json, content)
     if args.plot:
+        from dgcnn_ws.pictures import plots
+
         plots.draw_benchmark(rows, title, args.plot)

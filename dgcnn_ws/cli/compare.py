@@ -1,4 +1,4 @@
-"""`python main.py compare`: train a grid of norms and micro-batches; ends with a table and pictures.
+"""`compare`: train a grid of norms and micro-batches; ends with a table and pictures.
 
 Every run has its folder in the study's. One that is finished is not repeated, one that was interrupted goes on, also
 by several processes at once: `--jobs N`, or the same command started again, here or on a machine that shares the
@@ -12,22 +12,19 @@ import shlex
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import tyro
 
+from dgcnn_ws.cli import arguments as parser
 from dgcnn_ws.cli.arguments import check_folder_of, numbers, words
-from dgcnn_ws.engine.checkpoint import write_json
-from dgcnn_ws.engine.devices import describe_environment, pick_device
-from dgcnn_ws.engine.recipe import OPTIMIZERS, Recipe, as_config, check_data_root, dataset_name, name_folder
-from dgcnn_ws.engine.run_folder import check_data, check_settings
-from dgcnn_ws.engine.task import TASKS
+from dgcnn_ws.engine.recipe import Optimizer, Recipe, as_config, check_data_root, dataset_name, name_folder
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import replacing
-from dgcnn_ws.study import study as studies
-from dgcnn_ws.study.pool import Job, train_all
-from dgcnn_ws.study.report import markdown_table, search_table, write_csv, write_html
-from dgcnn_ws.study.study_plots import draw_accuracy, draw_cost
+
+if TYPE_CHECKING:
+    from dgcnn_ws.study import study as studies
+    from dgcnn_ws.study.pool import Job
 
 
 @dataclass(frozen=True)
@@ -61,27 +58,26 @@ class Arguments:
 
 # A flag of one run, and the list that takes its place here.
 LISTS = {"norm": "--norms", "head_norm": "--head-norms", "micro_batch": "--micro-batches"}
+REFUSED = (*LISTS, "task", "devices", "nodes", "sync_bn")
 
 
-def parse_trials(text: str) -> list[tuple[str, float]]:
-    trials: list[tuple[str, float]] = []
+def parse_trials(text: str) -> list[tuple[Optimizer, float]]:
+    trials: list[tuple[Optimizer, float]] = []
     for word in words("--search", text):
         name, _, rate = word.partition(":")
         try:
-            trials.append((name, float(rate)))
-        except ValueError:
-            name = ""
-        if name not in OPTIMIZERS:
+            trials.append((next(known for known in get_args(Optimizer) if known == name), float(rate)))
+        except (StopIteration, ValueError):
             raise InputError(
                 f"--search {word!r} is no trial. Write optimizer:rate, as in adam:1e-3; optimizers are "
-                f"{', '.join(OPTIMIZERS)}."
-            )
+                f"{', '.join(get_args(Optimizer))}."
+            ) from None
     return list(dict.fromkeys(trials))
 
 
 def parse(arguments: list[str]) -> Arguments:
     default = Arguments(Recipe())
-    args = tyro.cli(Arguments, prog="main.py compare", args=arguments, default=default, description=__doc__)
+    args = parser.parse(Arguments, "compare", arguments, __doc__, default, hidden=REFUSED)
     check_data_root(args.recipe.dataset, args.recipe.data_root)
     args = replace(args, recipe=name_folder(args.recipe))
     for name, flag in LISTS.items():
@@ -91,7 +87,7 @@ def parse(arguments: list[str]) -> Arguments:
         raise InputError("compare trains each run in one process. Leave --devices, --nodes and --sync-bn out.")
     args = replace(args, recipe=replace(args.recipe, devices=1, nodes=1))  # also where srun started several
     if args.recipe.task != default.recipe.task:
-        raise InputError("compare trains classifiers. Use main.py train --task segment for parts.")
+        raise InputError("compare trains classifiers. Use train --task segment for parts.")
     for flag, value in (("--seeds", args.seeds), ("--jobs", args.jobs)):
         if value < 1:
             raise InputError(f"{flag} is {value}, but must be at least 1.")
@@ -101,8 +97,12 @@ def parse(arguments: list[str]) -> Arguments:
 
 def search(
     args: Arguments, kinds: list[Recipe], folder: Path
-) -> tuple[dict[studies.Kind, Recipe | str], list[dict[str, Any]]]:
+) -> "tuple[dict[studies.Kind, Recipe | str], list[dict[str, Any]]]":
     """Train the trials and return the best recipe of each kind, and the record of all."""
+    from dgcnn_ws.study import study as studies
+    from dgcnn_ws.study.pool import train_all
+    from dgcnn_ws.study.report import search_table
+
     trials = studies.make_trials(kinds, parse_trials(args.search or ""), folder)
     jobs = [job for of_kind in trials.values() for job in of_kind]
     check_folders(jobs, fingerprint(args.recipe, "train"))
@@ -118,17 +118,22 @@ def search(
 
 @cache
 def fingerprint(recipe: Recipe, split: str) -> str:
+    from dgcnn_ws.engine.task import TASKS
+
     return TASKS[recipe.task].load(recipe, split).fingerprint()
 
 
-def check_folders(jobs: list[Job], data: str) -> None:
+def check_folders(jobs: "list[Job]", data: str) -> None:
     """Raise InputError for a run of other settings or data, or damaged results: before hours go into the first."""
+    from dgcnn_ws.engine.run_folder import check_data, check_settings
+    from dgcnn_ws.study.study import read_results
+
     for job in jobs:
         if (job.folder / "config.json").exists():
             check_settings(job.recipe, job.folder)
             check_data(job.folder, data)
         if job.finished:
-            studies.read_results(job)
+            read_results(job)
 
 
 def main(arguments: list[str]) -> None:
@@ -137,6 +142,12 @@ def main(arguments: list[str]) -> None:
     norms, head_norms = words("--norms", args.norms), words("--head-norms", args.head_norms)
     seeds = list(range(args.recipe.seed, args.recipe.seed + args.seeds))
     folder = args.out / args.name
+    from dgcnn_ws.engine.checkpoint import write_json
+    from dgcnn_ws.engine.devices import describe_environment, pick_device
+    from dgcnn_ws.study import study as studies
+    from dgcnn_ws.study.pool import train_all
+    from dgcnn_ws.study.report import markdown_table, write_csv, write_html
+    from dgcnn_ws.study.study_plots import draw_accuracy, draw_cost
 
     def grid(chosen: dict[studies.Kind, Recipe | str] | None = None) -> list[studies.Cell]:
         protocol = {"law": args.law, "true_small_batch": args.true_small_batch}
@@ -162,7 +173,7 @@ def main(arguments: list[str]) -> None:
     batch = "batch = micro-batch" if args.true_small_batch else f"batch {recipe.batch_size}"
     result = {
         "title": f"{dataset_name(recipe)}, {recipe.num_points} points, {recipe.epochs} epochs, {batch}",
-        "command": shlex.join(["python", "main.py", "compare", *arguments]),
+        "command": shlex.join([*parser.command_line(), "compare", *arguments]),
         "settings": {name: value for name, value in as_config(recipe).items() if name not in LISTS}
         | {name: value for name, value in asdict(args).items() if name not in ("recipe", "out", "report")},
         "environment": describe_environment(pick_device(args.recipe.device)),

@@ -1,4 +1,4 @@
-"""`python main.py download modelnet40`: fetch a published data set, or check the copy that is there.
+"""`download modelnet40`: fetch a published data set, or check the copy that is there.
 
 Mirrors are tried in turn, a transfer that broke off is continued, and nothing is put in place before each file
 has its published MD5. A copy that is complete is left alone.
@@ -11,11 +11,8 @@ from urllib.parse import urlsplit
 
 import tyro
 
-from dgcnn_ws.datasets.fetching.download import install, place_of
-from dgcnn_ws.datasets.fetching.published import MODELNET40
+from dgcnn_ws.cli import arguments as parser
 from dgcnn_ws.errors import InputError
-
-PUBLISHED = {published.name: published for published in (MODELNET40,)}
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,17 @@ def check_url(url: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    args = tyro.cli(Arguments, prog="main.py download", args=arguments, description=__doc__)
-    if args.dataset not in PUBLISHED:
-        raise InputError(f"{args.dataset!r} cannot be downloaded. Choose one of {', '.join(PUBLISHED)}.")
+    args = parser.parse(Arguments, "download", arguments, __doc__)
     if args.source and args.url:
         raise InputError("--from and --url exclude each other: the first takes what is here, the second fetches.")
     for url in args.url:
         check_url(url)
-    published = PUBLISHED[args.dataset]
+    from dgcnn_ws.datasets.fetching.download import install, place_of
+    from dgcnn_ws.datasets.fetching.published import MODELNET40
+
+    published = {MODELNET40.name: MODELNET40}.get(args.dataset)
+    if published is None:
+        raise InputError(f"{args.dataset!r} cannot be downloaded. Choose {MODELNET40.name}.")
     target = place_of(published, args.data_root)
     damaged = published.damage(target)
     if not damaged:

@@ -1,20 +1,17 @@
-"""`python main.py evaluate CHECKPOINT`: score a checkpoint; everything but where to look comes from the checkpoint."""
+"""`evaluate CHECKPOINT`: score a checkpoint; everything but where to look comes from the checkpoint."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from dgcnn_ws.cli.arguments import check_folder_of
-from dgcnn_ws.engine.checkpoint import restore_model, write_json
-from dgcnn_ws.engine.devices import pick_device
-from dgcnn_ws.engine.evaluation import Scores
-from dgcnn_ws.engine.recipe import complete
-from dgcnn_ws.engine.segmentation import PartScores
-from dgcnn_ws.engine.task import TASKS
+from dgcnn_ws.cli import arguments as parser
+from dgcnn_ws.cli.arguments import check_folder_of, check_picture
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.pictures import plots
+
+if TYPE_CHECKING:
+    from dgcnn_ws.engine.evaluation import Scores
 
 
 @dataclass(frozen=True)
@@ -23,8 +20,8 @@ class Arguments:
     """best.pt or last.pt of a run."""
     data_root: Path | None = None
     """Folder that holds the data set. Default: where it was at training."""
-    split: str = "test"
-    """test | val | train (without val)."""
+    split: Literal["test", "val", "train"] = "test"
+    """What to score; train is without val."""
     votes: int = 1
     """Predictions averaged: of the cloud itself and of votes - 1 randomly scaled copies."""
     batch_size: int = 16
@@ -39,8 +36,10 @@ class Arguments:
     """Draw the confusion matrix into this picture (.png, .pdf, .svg)."""
 
 
-def report(scores: Scores) -> str:
+def report(scores: "Scores") -> str:
     """Return the per-class table and the totals as text."""
+    from dgcnn_ws.engine.segmentation import PartScores
+
     what, of = ("part", "points") if isinstance(scores, PartScores) else ("class", "clouds")
     width = max(len(name) for name in (what, *scores.per_class))
     lines = [f"{what:<{width}} {of:>7}  correct  accuracy  most often taken for"]
@@ -62,14 +61,16 @@ def report(scores: Scores) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    args = tyro.cli(Arguments, prog="main.py evaluate", args=arguments, description=__doc__)
-    if args.split not in ("test", "val", "train"):
-        raise InputError(f"--split {args.split!r} is unknown. Choose one of test, val, train.")
+    args = parser.parse(Arguments, "evaluate", arguments, __doc__)
     if args.votes < 1 or args.batch_size < 1:
         raise InputError(f"--votes {args.votes} and --batch-size {args.batch_size} must be at least 1.")
-    if args.plot and args.plot.suffix.lower() not in plots.PICTURES:
-        raise InputError(f"--plot {args.plot} is no picture that can be drawn. End it in {', '.join(plots.PICTURES)}.")
+    check_picture("--plot", args.plot)
     check_folder_of(args.json, args.plot)
+    from dgcnn_ws.engine.checkpoint import restore_model, write_json
+    from dgcnn_ws.engine.devices import pick_device
+    from dgcnn_ws.engine.recipe import complete
+    from dgcnn_ws.engine.task import TASKS
+
     model, recipe, class_names = restore_model(args.checkpoint)
     if args.stream:
         recipe = complete(replace(recipe, stream=True))  # which refuses what cannot be streamed
@@ -89,4 +90,6 @@ def main(arguments: list[str]) -> None:
         settings = {"checkpoint": str(args.checkpoint), "split": args.split, "votes": args.votes}
         write_json(args.json, settings | {"selected_on": recipe.select} | scores.as_json())
     if args.plot:
+        from dgcnn_ws.pictures import plots
+
         plots.draw_confusion(scores.confusion, task.answer_names(dataset), args.plot, task.unit)

@@ -1,16 +1,16 @@
-"""`python main.py export CHECKPOINT OUT`: write a network as ONNX (.onnx) or torch.export's format (.pt2), checked."""
+"""`export CHECKPOINT OUT`: write a network as ONNX (.onnx) or torch.export's format (.pt2), checked."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
-from torch import Tensor
 
 from dgcnn_ws import __version__
-from dgcnn_ws.engine.checkpoint import load_checkpoint, restore_model
-from dgcnn_ws.inference.export import export, random_clouds
+from dgcnn_ws.cli import arguments as parser
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,12 @@ class Arguments:
 
 
 def main(arguments: list[str]) -> None:
-    args = tyro.cli(Arguments, prog="main.py export", args=arguments, description=__doc__)
+    args = parser.parse(Arguments, "export", arguments, __doc__)
+    import torch
+
+    from dgcnn_ws.engine.checkpoint import load_checkpoint, restore_model
+    from dgcnn_ws.inference.export import export, random_clouds
+
     model, recipe, class_names = restore_model(args.checkpoint)
     metadata = {
         "class_names": class_names,
@@ -34,7 +39,7 @@ def main(arguments: list[str]) -> None:
         "made_by": f"dgcnn_ws {__version__}",
     }
 
-    def inputs(batch: int, num_points: int) -> tuple[Tensor, ...]:
+    def inputs(batch: int, num_points: int) -> "tuple[Tensor, ...]":
         categories = (torch.randint(len(class_names), (batch,)),) if recipe.task == "segment" else ()
         return *random_clouds(batch, num_points), *categories
 

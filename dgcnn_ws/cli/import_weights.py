@@ -1,4 +1,4 @@
-"""`python main.py import FILE.t7 --out FILE.pt`: a public PyTorch DGCNN classifier as a checkpoint of this program.
+"""`import FILE.t7 --out FILE.pt`: a public PyTorch DGCNN classifier as a checkpoint of this program.
 
 The public files end in .t7 but are ordinary torch state dicts. Takes torch-pointcloud's `dgcnn.modelnet40-1024.an-tao`
 too (.safetensors, or .pt), and a state dict wrapped as trainers do: under `model`, `state_dict` or `model_state_dict`,
@@ -8,21 +8,17 @@ It is marked as chosen on the test set, as the public networks are.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from dgcnn_ws.cli import arguments as parser
 from dgcnn_ws.cli.arguments import check_folder_of
-from dgcnn_ws.datasets import DATASETS
-from dgcnn_ws.datasets.fetching.published import MODELNET40
-from dgcnn_ws.datasets.frame import PUBLISHED_MODELNET40, Frame
-from dgcnn_ws.datasets.hdf5 import can_name_classes, list_files, read_lines
-from dgcnn_ws.datasets.modelnet import frame_of_folder
-from dgcnn_ws.engine.checkpoint import check_model, load_safetensors, load_tensors, save_checkpoint
 from dgcnn_ws.engine.recipe import Recipe, as_config, check_data_root, complete
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.inference.public_weights import find_network, sizes, translate
-from dgcnn_ws.inference.state_dicts import HARMLESS
+
+if TYPE_CHECKING:
+    from dgcnn_ws.datasets.frame import Frame
 
 
 @dataclass(frozen=True)
@@ -35,8 +31,8 @@ class Arguments:
     """Points that each of its training clouds had: 1,024 or 2,048 in the public networks."""
     k: int = 20
     """Neighbours of a point, itself included: there 20 with 1,024 points, 40 with 2,048."""
-    dataset: str = "modelnet40"
-    """Data set that `evaluate` scores it on: modelnet40 | modelnet10 | the path of a folder that `prepare` wrote."""
+    dataset: Literal["modelnet40", "modelnet10"] | str = "modelnet40"
+    """Data set that `evaluate` scores it on; also the path of a folder that `prepare` wrote."""
     data_root: Path = Path("data")
     """Folder that holds the named data sets. Not for a path."""
     classes: Path | None = None
@@ -45,6 +41,8 @@ class Arguments:
 
 def read_names(path: Path) -> list[str]:
     """Return the class names in a text file. Raises InputError where it is missing, or they cannot be told apart."""
+    from dgcnn_ws.datasets.hdf5 import can_name_classes, read_lines
+
     if not path.is_file():
         raise InputError(f"--classes {path} does not exist.")
     names = read_lines(path)
@@ -53,8 +51,13 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
-def frame_of_data(recipe: Recipe) -> Frame | None:
+def frame_of_data(recipe: Recipe) -> "Frame | None":
     """Return how files become the clouds of the recipe's data; None where these are neither ModelNet40 nor here."""
+    from dgcnn_ws.datasets import DATASETS
+    from dgcnn_ws.datasets.frame import PUBLISHED_MODELNET40
+    from dgcnn_ws.datasets.hdf5 import list_files
+    from dgcnn_ws.datasets.modelnet import frame_of_folder
+
     if recipe.dataset == "modelnet40":
         return PUBLISHED_MODELNET40
     folder = DATASETS[recipe.dataset].find(recipe.data_root)
@@ -62,10 +65,15 @@ def frame_of_data(recipe: Recipe) -> Frame | None:
 
 
 def main(arguments: list[str]) -> None:
-    args = tyro.cli(Arguments, prog="main.py import", args=arguments, description=__doc__)
+    args = parser.parse(Arguments, "import", arguments, __doc__)
     if args.out.exists():
         raise InputError(f"{args.out} already exists. Choose another --out, or delete it first.")
     check_folder_of(args.out)
+    from dgcnn_ws.datasets.fetching.published import MODELNET40
+    from dgcnn_ws.engine.checkpoint import check_model, load_safetensors, load_tensors, save_checkpoint
+    from dgcnn_ws.inference.public_weights import find_network, sizes, translate
+    from dgcnn_ws.inference.state_dicts import HARMLESS
+
     check_data_root(args.dataset, args.data_root)
     class_names = read_names(args.classes) if args.classes else list(MODELNET40.class_names)
     is_safetensors = args.file.suffix == ".safetensors"

@@ -1,4 +1,4 @@
-"""`python main.py inspect DATASET`: what a data set holds, and what may be wrong with it.
+"""`inspect DATASET`: what a data set holds, and what may be wrong with it.
 
 Prints the number of clouds of each class and split, the ranges of their coordinates, and duplicates. Two clouds are
 duplicates when they hold exactly the same points, in whatever order; of one object sampled twice the points differ, and
@@ -7,18 +7,17 @@ it is not found.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from dgcnn_ws.cli.arguments import check_folder_of
-from dgcnn_ws.datasets import DATASETS
-from dgcnn_ws.datasets.census import Duplicates, bounds, count_classes, find_duplicates, read_stored
-from dgcnn_ws.engine.checkpoint import write_json
+from dgcnn_ws.cli import arguments as parser
+from dgcnn_ws.cli.arguments import check_folder_of, check_picture
 from dgcnn_ws.engine.recipe import check_data_root
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.pictures.contact_sheet import draw_contact_sheet
-from dgcnn_ws.pictures.plots import PICTURES
+
+if TYPE_CHECKING:
+    from dgcnn_ws.datasets.census import Duplicates
 
 SHOWN = 10  # groups of duplicates in the report; --json has all
 
@@ -36,6 +35,8 @@ class Arguments:
 
 
 def locate(dataset: str, root: Path) -> Path:
+    from dgcnn_ws.datasets import DATASETS
+
     known = [name for name in DATASETS if name != "folder"]
     if dataset in known:
         return DATASETS[dataset].locate(root)
@@ -70,7 +71,7 @@ def bounds_table(measured: dict[str, Any]) -> list[str]:
     return lines
 
 
-def duplicate_report(groups: list[Duplicates]) -> list[str]:
+def duplicate_report(groups: "list[Duplicates]") -> list[str]:
     """How many duplicates there are within and across the splits, and the first of them."""
     if not groups:
         return ["duplicates: none, neither within train or test nor across them"]
@@ -89,10 +90,12 @@ def duplicate_report(groups: list[Duplicates]) -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    args = tyro.cli(Arguments, prog="main.py inspect", args=arguments, description=__doc__)
-    if args.picture and args.picture.suffix.lower() not in PICTURES:
-        raise InputError(f"--picture {args.picture} cannot be drawn. End it in {', '.join(PICTURES)}.")
+    args = parser.parse(Arguments, "inspect", arguments, __doc__)
+    check_picture("--picture", args.picture)
     check_folder_of(args.json, args.picture)
+    from dgcnn_ws.datasets.census import bounds, count_classes, find_duplicates, read_stored
+    from dgcnn_ws.engine.checkpoint import write_json
+
     check_data_root(args.dataset, args.data_root)
     folder = locate(args.dataset, args.data_root)
     splits, class_names = read_stored(folder)
@@ -112,6 +115,8 @@ def main(arguments: list[str]) -> None:
         ]
         write_json(args.json, found | {"duplicates": same})
     if args.picture:
+        from dgcnn_ws.pictures.contact_sheet import draw_contact_sheet
+
         train = splits["train"]
         draw_contact_sheet(
             train.points, train.labels, class_names, f"{folder.resolve().name}: {headline}", args.picture

@@ -5,6 +5,12 @@ import os
 import signal
 import sys
 
+from dgcnn_ws import __version__
+from dgcnn_ws.cli.arguments import command_line
+from dgcnn_ws.engine.allocator import keep_freed_memory
+from dgcnn_ws.engine.stopping import Interrupted
+from dgcnn_ws.errors import InputError
+
 # Read when torch is imported: its threads otherwise spin for milliseconds after each operator, on the cores that
 # the project's own threads then need (docs/PERFORMANCE.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
@@ -23,6 +29,8 @@ COMMANDS = {
     "benchmark": "measure time and memory per cloud, beside the reference and the floor",
 }
 
+WAY_IN = "Run make .venv/ready, then .venv/bin/python; or pip install 'dgcnn_ws[cli]'."
+
 # Where a command's name is a keyword, or a module of the standard library.
 MODULES = {"import": "import_weights", "inspect": "inspect_dataset"}
 
@@ -31,12 +39,12 @@ def usage() -> str:
     lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: python main.py COMMAND [--help] ...",
+            f"usage: {' '.join(command_line())} COMMAND [--help] ...",
             "",
             "commands:",
             *lines,
             "",
-            "Point-cloud networks for any batch size.",
+            f"Point-cloud networks for any batch size; dgcnn_ws {__version__}.",
         ]
     )
 
@@ -63,23 +71,19 @@ def run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
+    if arguments[0] == "--version":
+        print(f"dgcnn_ws {__version__}")
+        return 0
     name, *rest = arguments
     if name not in COMMANDS:
         print(f"error: command {name!r} is unknown. Choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
-    module = MODULES.get(name, name)
-    try:
-        command = importlib.import_module(f"dgcnn_ws.cli.{module}")  # only now: torch takes seconds to import
-    except ModuleNotFoundError as error:
-        print(f"error: {error.name} is not installed. Run make .venv/ready, then .venv/bin/python.", file=sys.stderr)
-        return 2
-    from dgcnn_ws.engine.devices import keep_freed_memory
-    from dgcnn_ws.engine.stopping import Interrupted
-    from dgcnn_ws.errors import InputError
-
     keep_freed_memory()
     try:
-        return command.main(rest) or 0
+        return importlib.import_module(f"dgcnn_ws.cli.{MODULES.get(name, name)}").main(rest) or 0
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is not installed. {WAY_IN}", file=sys.stderr)
+        return 2
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -93,8 +97,11 @@ def run(arguments: list[str]) -> int:
         return stop.exit_code
 
 
-def start() -> int:
-    """Run the command that the process was started with, and return its exit code."""
+def start(*command: str) -> int:
+    """Run the command that the process was started with, or this one with its arguments, and return the exit code."""
+    if sys.platform == "win32":
+        print("error: dgcnn_ws runs on Linux and macOS. On Windows, run it in WSL.", file=sys.stderr)
+        return 2
     for stream in filter(None, (sys.stdout, sys.stderr)):  # a file's name may hold what the terminal cannot show
         stream.reconfigure(errors="backslashreplace")
-    return main(sys.argv[1:])
+    return main([*command, *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""`python main.py predict CHECKPOINT FILE ...`: say which class the shape in each file is of, and how surely.
+"""`predict CHECKPOINT FILE ...`: say which class the shape in each file is of, and how surely.
 
 Reads off, obj, ply, stl, glb, npy, npz, xyz, txt and pts, and all such files of a folder. Each shape is treated as the
 training data were, which the checkpoint knows: which axis points up, how many points are drawn, zero mean, unit sphere.
@@ -7,21 +7,18 @@ training data were, which the checkpoint knows: which axis points up, how many p
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 import tyro
-from tqdm import tqdm
 
-from dgcnn_ws.cli.arguments import SKIPPED_SOME, check_folder_of
-from dgcnn_ws.datasets.frame import STORED, UPS, Frame, as_stored, check_axis
-from dgcnn_ws.datasets.network_input import network_input
-from dgcnn_ws.datasets.shape_file import READERS, load_shape, read_bytes
-from dgcnn_ws.engine.checkpoint import restore_frame, restore_model, write_json
-from dgcnn_ws.engine.devices import pick_device
+from dgcnn_ws.cli import arguments as parser
+from dgcnn_ws.cli.arguments import SKIPPED_SOME, check_folder_of, check_picture
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.inference.prediction import predict
-from dgcnn_ws.pictures import plots
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dgcnn_ws.datasets.frame import Frame
 
 MAX_POINTS = 1 << 16
 MAX_PICTURES = 12
@@ -33,9 +30,9 @@ class Arguments:
     """best.pt or last.pt of a run, or an imported checkpoint."""
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE ...")]
     """Files with one shape each, or folders of them, at any depth."""
-    up: str | None = None
-    """Axis that points up in the files: z | y | stored (they are clouds of the data set itself, as its files have
-    them: nothing is turned, mirrored or normalised). Default: as `prepare` was told, else z."""
+    up: Literal["z", "y", "stored"] | None = None
+    """Axis that points up in the files; stored: they are clouds of the data set itself, as its files have them, and
+    nothing is turned, mirrored or normalised. Default: as `prepare` was told, else z."""
     num_points: int | None = None
     """Points that the network sees; of a cloud that has fewer, all. Default: as in training."""
     top: int = 5
@@ -53,19 +50,18 @@ class Arguments:
 
 
 def check(args: Arguments) -> None:
-    if args.up is not None:
-        check_axis(args.up, UPS)
     if not args.files:
         raise InputError("there is nothing to predict. Name files, or folders of them, after the checkpoint.")
     if args.top < 1 or args.batch_size < 1 or (args.seed or 0) < 0:
         raise InputError(f"--top {args.top} and --batch-size {args.batch_size} must be at least 1, --seed at least 0.")
-    if args.picture and args.picture.suffix.lower() not in plots.PICTURES:
-        raise InputError(f"--picture {args.picture} cannot be drawn. End it in {', '.join(plots.PICTURES)}.")
+    check_picture("--picture", args.picture)
     check_folder_of(args.json, args.picture)
 
 
 def list_files(paths: tuple[Path, ...]) -> list[Path]:
     """Return the files named, and those that can be read in the folders named, at any depth."""
+    from dgcnn_ws.datasets.shape_file import READERS
+
     files: list[Path] = []
     for path in paths:
         found = [path] if not path.is_dir() else sorted(p for p in path.rglob("*") if p.suffix.lower() in READERS)
@@ -75,16 +71,22 @@ def list_files(paths: tuple[Path, ...]) -> list[Path]:
     return files
 
 
-def load(path: Path, frame: Frame, num_points: int, k: int) -> np.ndarray:
+def load(path: Path, frame: "Frame", num_points: int, k: int) -> "np.ndarray":
     """Return what the network sees of a file (N, 3); InputError where it cannot be read, or has too few points."""
+    from dgcnn_ws.datasets.network_input import network_input
+    from dgcnn_ws.datasets.shape_file import load_shape, read_bytes
+
     points = network_input(load_shape(read_bytes(path), path), frame, num_points, str(path))
     if len(points) < k:
         raise InputError(f"{path} has {len(points)} points, but each of this network's needs {k} neighbours.")
     return points
 
 
-def frame_for(args: Arguments) -> Frame:
+def frame_for(args: Arguments) -> "Frame":
     """Return how the files are to be read: as the checkpoint says, but for what the arguments do."""
+    from dgcnn_ws.datasets.frame import STORED, as_stored
+    from dgcnn_ws.engine.checkpoint import restore_frame
+
     frame = restore_frame(args.checkpoint)
     if args.up == STORED:
         frame = as_stored(frame)
@@ -93,8 +95,8 @@ def frame_for(args: Arguments) -> Frame:
     return frame if args.seed is None else replace(frame, seed=args.seed)
 
 
-def answer(path: Path, probabilities: np.ndarray, class_names: list[str], top: int) -> dict[str, Any]:
-    best = np.argsort(-probabilities, kind="stable")[:top]
+def answer(path: Path, probabilities: "np.ndarray", class_names: list[str], top: int) -> dict[str, Any]:
+    best = (-probabilities).argsort(kind="stable")[:top]
     return {"file": str(path), "classes": {class_names[i]: round(float(probabilities[i]), 6) for i in best}}
 
 
@@ -107,8 +109,14 @@ def table(answers: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def main(arguments: list[str]) -> int:
-    args = tyro.cli(Arguments, prog="main.py predict", args=arguments, description=__doc__)
+    args = parser.parse(Arguments, "predict", arguments, __doc__)
     check(args)
+    from tqdm import tqdm
+
+    from dgcnn_ws.engine.checkpoint import restore_model, write_json
+    from dgcnn_ws.engine.devices import pick_device
+    from dgcnn_ws.inference.prediction import predict
+
     files = list_files(args.files)
     device = pick_device(args.device)
     model, recipe, class_names = restore_model(args.checkpoint)
@@ -148,5 +156,7 @@ def main(arguments: list[str]) -> int:
     if args.json:
         write_json(args.json, {"checkpoint": str(args.checkpoint), "predictions": answers, "skipped": skipped})
     if args.picture:
+        from dgcnn_ws.pictures import plots
+
         plots.draw_wins(drawn, args.picture)
     return SKIPPED_SOME if skipped else 0

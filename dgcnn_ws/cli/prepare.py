@@ -1,20 +1,20 @@
-"""`python main.py prepare SOURCE --out DIR`: your own meshes or clouds, or Princeton's ModelNet, as a data set.
+"""`prepare SOURCE --out DIR`: your own meshes or clouds, or Princeton's ModelNet, as a data set.
 
 SOURCE is a folder or zip file that holds <class>/<file> or, with a split of its own, <class>/<train|test>/<file>, as
 Princeton's ModelNet40.zip does. Of meshes (off, obj, ply, stl, glb) --num-points points are drawn from the surface, by
 area. Of clouds (npy, npz, xyz, txt, pts, ply without faces) with more points a random choice is stored; of those with
 fewer all points, some repeated. Every cloud is moved to zero mean and scaled into the unit sphere. DIR is then a data
-set: `python main.py train --dataset DIR`. The checkpoint remembers what was done, and `predict` repeats it.
+set: `train --dataset DIR`. The checkpoint remembers what was done, and `predict` repeats it.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
+from dgcnn_ws.cli import arguments as parser
 from dgcnn_ws.cli.arguments import SKIPPED_SOME
-from dgcnn_ws.datasets.preparing.prepare import Settings, prepare
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Arguments:
     """Folder to write; it must not exist."""
     num_points: int = 2048
     """Points to store of each shape; training may use fewer."""
-    up: str = "z"
-    """Axis that points up in the files: z (as in ModelNet's .off) | y (as in glTF). In DIR it is y."""
+    up: Literal["z", "y"] = "z"
+    """Axis that points up in the files: z as in ModelNet's .off, y as in glTF. In DIR it is y."""
     test_fraction: float = 0.2
     """Share of each class that becomes test data, where SOURCE has no train and test folders."""
     mirrored: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -41,7 +41,9 @@ class Arguments:
 
 
 def main(arguments: list[str]) -> int:
-    args = tyro.cli(Arguments, prog="main.py prepare", args=arguments, description=__doc__)
+    args = parser.parse(Arguments, "prepare", arguments, __doc__)
+    from dgcnn_ws.datasets.preparing.prepare import Settings, prepare
+
     settings = Settings(args.num_points, args.up, args.test_fraction, args.seed, args.mirrored)
     report = prepare(args.source, args.out, settings, args.jobs, args.strict)
     for entry in report.skipped:

@@ -1,4 +1,4 @@
-"""`python main.py runs DIR`: the runs in a folder and below it, with settings, best score, state and age.
+"""`runs DIR`: the runs in a folder and below it, with settings, best score, state and age.
 
 States: running (a process trains it), interrupted (it goes on with the same command and --resume), failed (the note
 says why), finished. The score is that of validation, chosen by which best.pt is; * marks runs that chose on test.
@@ -9,16 +9,26 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from dgcnn_ws.cli import arguments as parser
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.study.runs import STATES, RunSummary, find_runs, summarize_run
 
-SORTS: dict[str, Callable[[RunSummary], Any]] = {
+if TYPE_CHECKING:
+    from dgcnn_ws.study.runs import RunSummary
+
+
+def state(run: "RunSummary") -> tuple[int, str]:
+    from dgcnn_ws.study.runs import STATES
+
+    return STATES.index(run.state), run.name
+
+
+SORTS: "dict[str, Callable[[RunSummary], Any]]" = {
     "name": lambda run: run.name,
-    "state": lambda run: (STATES.index(run.state), run.name),
+    "state": state,
     "age": lambda run: run.age_seconds,
     "score": lambda run: math.inf if run.score is None else -run.score,
     "test": lambda run: math.inf if run.test_accuracy is None else -run.test_accuracy,
@@ -30,8 +40,8 @@ WIDEST = 60  # characters of a name
 class Arguments:
     folder: Annotated[Path, tyro.conf.Positional] = Path("runs")
     """Where to look, folders of studies included."""
-    sort: str = "name"
-    """name | state | age (the latest first) | score (the best first) | test (the best first)."""
+    sort: Literal["name", "state", "age", "score", "test"] = "name"
+    """Order: of age the latest first, of score and test the best."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON instead: a list of runs, with accuracies as shares and ages in seconds."""
 
@@ -48,7 +58,7 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def score(run: RunSummary) -> str:
+def score(run: "RunSummary") -> str:
     if run.score is None:
         return "-"
     mark = "*" if run.selected_on == "test" else ""
@@ -59,14 +69,14 @@ def short(text: str) -> str:
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
 
 
-def others(run: RunSummary) -> str:
+def others(run: "RunSummary") -> str:
     """Return the flags that would repeat what no other column says."""
     flags = {name.replace("_", "-"): value for name, value in run.unusual.items()}
     return " ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in flags.items())
 
 
 # The columns: heading, alignment, a run's text.
-COLUMNS: list[tuple[str, str, Callable[[RunSummary], str]]] = [
+COLUMNS: "list[tuple[str, str, Callable[[RunSummary], str]]]" = [
     ("run", "<", lambda run: short(run.name)),
     ("data", "<", lambda run: short(run.dataset or "?")),
     ("norm", "<", lambda run: run.norm or "?"),
@@ -83,7 +93,7 @@ COLUMNS: list[tuple[str, str, Callable[[RunSummary], str]]] = [
 ]
 
 
-def table(runs: list[RunSummary]) -> str:
+def table(runs: "list[RunSummary]") -> str:
     lines = [[heading for heading, _, _ in COLUMNS]] + [[text(run) for _, _, text in COLUMNS] for run in runs]
     widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
     widths[-1] = 0  # the note
@@ -95,11 +105,11 @@ def table(runs: list[RunSummary]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    args = tyro.cli(Arguments, prog="main.py runs", args=arguments, description=__doc__)
-    if args.sort not in SORTS:
-        raise InputError(f"--sort {args.sort!r} is unknown. Choose one of {', '.join(SORTS)}.")
+    args = parser.parse(Arguments, "runs", arguments, __doc__)
     if not args.folder.is_dir():
         raise InputError(f"{args.folder} is not a folder. Name the one that train or compare wrote to.")
+    from dgcnn_ws.study.runs import find_runs, summarize_run
+
     runs = sorted((summarize_run(folder, args.folder) for folder in find_runs(args.folder)), key=SORTS[args.sort])
     if args.json:
         print(json.dumps([asdict(run) for run in runs], indent=1))

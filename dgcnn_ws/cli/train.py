@@ -1,4 +1,4 @@
-"""`python main.py train`: train a network; everything the run makes lies in its folder."""
+"""`train`: train a network; everything the run makes lies in its folder."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -7,13 +7,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from dgcnn_ws.engine.checkpoint import read_json
-from dgcnn_ws.engine.launch import missing, one_voice
-from dgcnn_ws.engine.processes import check_started, is_first, started
+from dgcnn_ws.cli import arguments as parser
 from dgcnn_ws.engine.recipe import Recipe, check_data_root, complete, dataset_name, from_config, name_folder
 from dgcnn_ws.engine.stopping import Interrupted
-from dgcnn_ws.engine.training import Run
-from dgcnn_ws.study.claim import recording, sole
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class Arguments:
 
 
 def parse(arguments: list[str], recipe: Recipe) -> Arguments:
-    return tyro.cli(Arguments, prog="main.py train", args=arguments, default=Arguments(recipe), description=__doc__)
+    return parser.parse(Arguments, "train", arguments, __doc__, Arguments(recipe))
 
 
 def run_name(recipe: Recipe) -> str:
@@ -40,12 +36,17 @@ def run_name(recipe: Recipe) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    with one_voice(Interrupted, KeyboardInterrupt):
-        command(arguments)
-
-
-def command(arguments: list[str]) -> None:
     parsed = parse(arguments, Recipe())
+    from dgcnn_ws.engine.launch import one_voice
+
+    with one_voice(Interrupted, KeyboardInterrupt):
+        command(parsed, arguments)
+
+
+def command(parsed: Arguments, arguments: list[str]) -> None:
+    from dgcnn_ws.engine.checkpoint import read_json
+    from dgcnn_ws.engine.processes import check_started, is_first, started
+
     check_data_root(parsed.recipe.dataset, parsed.recipe.data_root)
     folder = parsed.out / (parsed.name or run_name(parsed.recipe))
     if parsed.resume:  # what the user left out is what the run was started with
@@ -66,6 +67,11 @@ def command(arguments: list[str]) -> None:
 
 
 def train(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
+    from dgcnn_ws.engine.launch import missing
+    from dgcnn_ws.engine.processes import is_first
+    from dgcnn_ws.engine.training import Run
+    from dgcnn_ws.study.claim import recording, sole
+
     assert recipe.nodes
     first = is_first(recipe.nodes)  # it holds the folder for all
     with sole(folder) if first else nullcontext():

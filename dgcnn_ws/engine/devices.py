@@ -1,21 +1,19 @@
 """Where a run computes, and what it says about the machine."""
 
-import ctypes
 import os
 import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dgcnn_ws.engine.allocator import libc
 from dgcnn_ws.errors import InputError
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def pick_device(name: str) -> torch.device:
@@ -49,22 +47,6 @@ def family(pid: int) -> Iterator[int]:
                 yield from family(int(child))
 
 
-def _libc(name: str) -> Callable[..., int] | None:
-    """Return a function of the C library where it has one of that name: glibc's below are on Linux only."""
-    return getattr(ctypes.CDLL(None), name, None)
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep the memory of freed tensors for the next ones, in this process.
-
-    It otherwise returns every large block to the system, and gets it back by a page fault for each 4 KB: a sixth of
-    a training step on the CPU (docs/PERFORMANCE.md).
-    """
-    if (mallopt := _libc("mallopt")) is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**30)
-        mallopt(M_TRIM_THRESHOLD, 2**30)
-
-
 def use_deterministic_algorithms() -> None:
     """Let torch take, in this process, only algorithms whose bits repeat; where it has none it raises RuntimeError."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA's first product starts
@@ -85,7 +67,7 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    if (trim := _libc("malloc_trim")) is not None:
+    if (trim := libc("malloc_trim")) is not None:
         trim(0)  # what is kept for later tensors is not held by any
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

@@ -1,28 +1,34 @@
-"""A run's settings: what the command line asks for, the presets that fill the gaps, the schedule they imply."""
+"""A run's settings: what the command line asks for, the presets that fill the gaps, the schedule they imply.
+
+The command line reads this file before it imports torch: what needs torch, or imports it, is imported where it is used.
+"""
 
 import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
-
-from dgcnn_ws.datasets import DATASETS, PART_DATASETS, FolderClouds
-from dgcnn_ws.datasets.augment import AUGMENTATIONS
-from dgcnn_ws.engine.processes import started
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.models import MODELS, DGCNNSeg, dgcnn, dgcnn_tnet
-from dgcnn_ws.models.head import HEAD_NORMS
-from dgcnn_ws.nn.norm import NORMS
 
-# Each with the learning rate that it takes where the user names none.
-OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float]] = {
-    "sgd": (torch.optim.SGD, 0.1),
-    "adam": (torch.optim.Adam, 1e-3),
-    "adamw": (torch.optim.AdamW, 1e-3),
-}
+if TYPE_CHECKING:
+    import torch
+
+# What a setting can be, by its word; tests hold these together with the tables that say what the words stand for.
+Task = Literal["classify", "segment"]
+Dataset = Literal["shapes", "modelnet10", "modelnet40"]
+PresetName = Literal["dgcnn", "paper"]
+Norm = Literal["ws_gn", "gn", "ws_bn", "bn", "ws_bcn"]
+HeadNorm = Literal["bn", "gn", "ln", "est", "none"]
+Optimizer = Literal["sgd", "adam", "adamw"]
+Augment = Literal["dgcnn", "paper", "none"]
+Select = Literal["val", "test"]
+Precision = Literal["32", "bf16", "16"]
+
+# The learning rate that each takes where the user names none.
+LEARNING_RATES: dict[str, float] = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
 PRECISIONS: dict[str, Literal["bf16-mixed", "16-mixed"] | None] = {"32": None, "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -30,20 +36,19 @@ PRECISIONS: dict[str, Literal["bf16-mixed", "16-mixed"] | None] = {"32": None, "
 class Recipe:
     """Settings of a training run. A field that is None takes its value from the preset (and the norm)."""
 
-    task: str = "classify"
-    """What to learn: classify (each cloud) | segment (each point into parts, of --dataset shapes)."""
-    dataset: str = "shapes"
-    """Data to train on: shapes (procedural, made on first use) | modelnet10 | modelnet40 | the path of a folder
-    that `main.py prepare` wrote."""
+    task: Task = "classify"
+    """What to learn: classify each cloud, or segment each point into parts (of --dataset shapes)."""
+    dataset: Dataset | str = "shapes"
+    """Data to train on: shapes (procedural, made on first use), modelnet10, modelnet40, or the path of a folder that
+    `prepare` wrote."""
     data_root: Path = Path("data")
     """Folder that holds <dataset>_ply_hdf5_2048/. A --dataset that is a path is its own."""
-    preset: str = "dgcnn"
-    """Network and recipe: dgcnn (today's) | paper (the Weight Standardization paper's, with T-Net)."""
-    norm: str = "ws_gn"
-    """Normalisation: ws_gn | gn | ws_bn | bn | ws_bcn."""
-    head_norm: str | None = None
-    """Normalisation of the fully connected head: bn | gn | ln | est | none. Default: bn with bn and ws_bn,
-    else est (dgcnn) or gn (paper)."""
+    preset: PresetName = "dgcnn"
+    """Network and recipe: dgcnn (today's) or paper (the Weight Standardization paper's, with T-Net)."""
+    norm: Norm = "ws_gn"
+    """Normalisation; ws: with weight standardization."""
+    head_norm: HeadNorm | None = None
+    """Normalisation of the fully connected head. Default: bn with bn and ws_bn, else est (dgcnn) or gn (paper)."""
     groups: int | None = None
     """Groups of every group norm, lowered to a divisor of its channels. Default: 64 (dgcnn), 16 (paper)."""
     batch_size: int = 32
@@ -61,8 +66,8 @@ class Recipe:
     """Channels before pooling."""
     dropout: float = 0.5
     """Dropout probability in the head."""
-    optimizer: str | None = None
-    """Optimizer: sgd (momentum 0.9) | adam | adamw. Default: adam, the best for every norm in docs/RESULTS.md."""
+    optimizer: Optimizer | None = None
+    """Optimizer; sgd with momentum 0.9. Default: adam, the best for every norm in docs/RESULTS.md."""
     lr: float | None = None
     """Peak learning rate. Default: 1e-3 for adam and adamw, 0.1 for sgd."""
     weight_decay: float | None = None
@@ -71,17 +76,17 @@ class Recipe:
     """Epochs over which the learning rate rises linearly from 0."""
     label_smoothing: float = 0.2
     """Label smoothing of the training loss."""
-    augment: str | None = None
-    """Augmentation: dgcnn | paper | none. Default: the preset's."""
+    augment: Augment | None = None
+    """Augmentation. Default: the preset's."""
     seed: int = 0
     """Seed of initial weights, order, augmentation and dropout. The validation split does not depend on it."""
-    select: str = "val"
-    """Which clouds choose best.pt: val (10 % of train, stratified) | test (trains on all of train; only to compare
+    select: Select = "val"
+    """Which clouds choose best.pt: val (10 % of train, stratified) or test (trains on all of train; only to compare
     with papers that do so, marked in every output)."""
     device: str = "auto"
     """Where to compute: auto | cpu | cuda | cuda:N."""
-    precision: str = "32"
-    """Arithmetic: 32 | bf16 | 16 (CUDA only). Statistics and neighbour search stay float32."""
+    precision: Precision = "32"
+    """Arithmetic; 16 on CUDA only. Statistics and neighbour search stay float32."""
     cuda_graph: bool = False
     """Record a micro-batch's passes as a CUDA graph and replay them: faster where micro-batches are small."""
     deterministic: bool = False
@@ -102,6 +107,8 @@ class Recipe:
     @property
     def processes(self) -> int:
         """Processes that train together, each on its share of every batch."""
+        from dgcnn_ws.engine.processes import started
+
         devices, nodes = started() or (1, 1)
         return (self.devices or devices) * (self.nodes or nodes)
 
@@ -143,8 +150,8 @@ def staircase(progress: float, samples: int) -> float:
 
 
 PRESETS = {
-    "dgcnn": Preset(dgcnn.GROUPS, 250, 1e-4, "dgcnn", "adam", "est", cosine),
-    "paper": Preset(dgcnn_tnet.GROUPS, 250, 0.0, "paper", "adam", "gn", staircase),
+    "dgcnn": Preset(64, 250, 1e-4, "dgcnn", "adam", "est", cosine),
+    "paper": Preset(16, 250, 0.0, "paper", "adam", "gn", staircase),
 }
 
 
@@ -168,19 +175,23 @@ def _at_least(flag: str, value: float, least: float) -> None:
 
 def name_folder(recipe: Recipe) -> Recipe:
     """Return the recipe with a folder's path given as data set taken apart: data set `folder`, data root its path."""
+    from dgcnn_ws.datasets import DATASETS, FolderClouds
+
     if recipe.dataset in DATASETS:
         return recipe
     folder = FolderClouds.find(recipe.dataset)
     if folder is None:
         known = ", ".join(name for name in DATASETS if name != "folder")
         raise InputError(
-            f"--dataset {recipe.dataset!r} is unknown. Choose one of {known}, or a folder that main.py prepare wrote."
+            f"--dataset {recipe.dataset!r} is unknown. Choose one of {known}, or a folder that prepare wrote."
         )
     return replace(recipe, dataset="folder", data_root=folder)
 
 
 def check_data_root(dataset: str, data_root: Path) -> None:
     """Raise InputError where a data root is named beside a data set that is a folder's path, so would go unread."""
+    from dgcnn_ws.datasets import DATASETS, FolderClouds
+
     if dataset not in DATASETS and FolderClouds.find(dataset) and data_root != Recipe.data_root:
         raise InputError(f"--data-root {data_root} is not for a data set given by its path, {dataset}: leave one out.")
 
@@ -192,12 +203,13 @@ def dataset_name(recipe: Recipe) -> str:
 
 def complete(recipe: Recipe) -> Recipe:
     """Return the recipe with every gap filled in from its preset and norm. Raises InputError for a bad value."""
+    from dgcnn_ws.engine.processes import started
+    from dgcnn_ws.nn.norm import NORMS
+
     recipe = name_folder(recipe)
-    _one_of("--preset", recipe.preset, PRESETS)
-    _one_of("--norm", recipe.norm, NORMS)
+    _check_words(recipe)
     preset = PRESETS[recipe.preset]
     optimizer = recipe.optimizer or preset.optimizer
-    _one_of("--optimizer", optimizer, OPTIMIZERS)
     devices, nodes = started() or (1, 1)
     defaults: dict[str, Any] = {
         "head_norm": "bn" if NORMS[recipe.norm].uses_batch_statistics else preset.group_norm_head,
@@ -207,7 +219,7 @@ def complete(recipe: Recipe) -> Recipe:
         "nodes": nodes,
         "epochs": preset.epochs,
         "optimizer": optimizer,
-        "lr": OPTIMIZERS[optimizer][1],
+        "lr": LEARNING_RATES[optimizer],
         "weight_decay": preset.weight_decay,
         "augment": preset.augment,
     }
@@ -216,13 +228,32 @@ def complete(recipe: Recipe) -> Recipe:
     return recipe
 
 
+# The settings that are words.
+WORDS: dict[str, Any] = {
+    "task": Task,
+    "preset": PresetName,
+    "norm": Norm,
+    "head_norm": HeadNorm,
+    "optimizer": Optimizer,
+    "augment": Augment,
+    "select": Select,
+    "precision": Precision,
+}
+
+
+def _check_words(recipe: Recipe) -> None:
+    for name, words in WORDS.items():
+        if (word := getattr(recipe, name)) is not None:  # the preset's, in a recipe that is not complete
+            _one_of(f"--{name.replace('_', '-')}", word, get_args(words))
+
+
 def _check(recipe: Recipe) -> None:
+    from dgcnn_ws.datasets import DATASETS, PART_DATASETS
+
     assert recipe.head_norm and recipe.optimizer and recipe.augment
     assert recipe.groups and recipe.micro_batch is not None and recipe.epochs is not None
     assert recipe.lr is not None and recipe.weight_decay is not None
-    _one_of("--task", recipe.task, ("classify", "segment"))
-    _one_of("--preset", recipe.preset, PRESETS)
-    _one_of("--norm", recipe.norm, NORMS)
+    _check_words(recipe)
     _one_of("--dataset", recipe.dataset, DATASETS)
     if recipe.task == "segment":
         if recipe.preset != "dgcnn":
@@ -234,11 +265,6 @@ def _check(recipe: Recipe) -> None:
             )
         if recipe.stream:
             raise InputError("--task segment has no --stream: its data lie in memory. Leave it out.")
-    _one_of("--head-norm", recipe.head_norm, HEAD_NORMS)
-    _one_of("--optimizer", recipe.optimizer, OPTIMIZERS)
-    _one_of("--augment", recipe.augment, AUGMENTATIONS)
-    _one_of("--select", recipe.select, ("val", "test"))
-    _one_of("--precision", recipe.precision, PRECISIONS)
     counts = ("groups", "batch_size", "micro_batch", "epochs", "num_points", "k", "emb_dims")
     for name in (*counts, "stream_buffer", "devices", "nodes"):
         _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 1)
@@ -261,6 +287,8 @@ def _check(recipe: Recipe) -> None:
 
 def _check_shares(recipe: Recipe) -> None:
     """Check what each process, and each forward pass, has of a batch."""
+    from dgcnn_ws.nn.norm import NORMS
+
     assert recipe.micro_batch is not None
     whole = f"--batch-size {recipe.batch_size}"
     if recipe.processes > 1:
@@ -318,7 +346,7 @@ def from_config(config: Any, source: Path) -> Recipe:
     values: dict[str, Any] = {}
     if isinstance(config, dict):
         config = BEFORE | config
-    for name, example in _EXAMPLE.items():
+    for name, example in _example().items():
         if not isinstance(config, dict) or name not in config:
             raise InputError(f"the settings in {source} lack {name!r}: they are not from this program, or too old.")
         value, expected = config[name], type(example)
@@ -338,16 +366,22 @@ def from_config(config: Any, source: Path) -> Recipe:
 # Settings that older runs do not name, and which then had these values.
 BEFORE = {"task": "classify", "devices": 1, "nodes": 1, "sync_bn": False, "cuda_graph": False}
 BEFORE |= {"deterministic": False, "stream": False, "stream_buffer": 256}
-_EXAMPLE = as_config(complete(Recipe(devices=1, nodes=1)))
 
 
-def build_model(recipe: Recipe, num_classes: int, num_parts: int = 0) -> torch.nn.Module:
+@cache
+def _example() -> dict[str, Any]:
+    return as_config(complete(Recipe(devices=1, nodes=1)))
+
+
+def build_model(recipe: Recipe, num_classes: int, num_parts: int = 0) -> "torch.nn.Module":
     """Return the recipe's network, its weights drawn from torch's global generator.
 
     Args:
         num_classes: classes to tell apart; where parts are, the categories of clouds that are an input.
         num_parts: parts to tell apart, for segmentation.
     """
+    from dgcnn_ws.models import MODELS, DGCNNSeg
+
     assert recipe.groups is not None
     if recipe.task == "segment":
         return DGCNNSeg(
@@ -371,9 +405,13 @@ def build_model(recipe: Recipe, num_classes: int, num_parts: int = 0) -> torch.n
     )
 
 
-def build_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(recipe: Recipe, model: "torch.nn.Module") -> "torch.optim.Optimizer":
     """Return the recipe's optimizer, in torch's fused form."""
+    import torch
+
     assert recipe.optimizer is not None
-    kind = OPTIMIZERS[recipe.optimizer][0]
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]]
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    kind = kinds[recipe.optimizer]
     extra: dict[str, float] = {"momentum": 0.9} if kind is torch.optim.SGD else {}
     return kind(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True, **extra)

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from dgcnn_ws.engine.allocator import keep_freed_memory
 from dgcnn_ws.engine.checkpoint import read_json
-from dgcnn_ws.engine.devices import keep_freed_memory
 from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.stopping import Interrupted, stop_requests
 from dgcnn_ws.engine.training import Run

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from dgcnn_ws.engine.checkpoint import read_json
-from dgcnn_ws.engine.recipe import Recipe, complete
+from dgcnn_ws.engine.recipe import Optimizer, Recipe, complete
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.norm import norm_kind
 from dgcnn_ws.study.pool import Job
@@ -92,7 +92,8 @@ def make_kinds(base: Recipe, norms: list[str], head_norms: list[str]) -> list[Re
     That is the easiest: what fails there is the user's mistake, not a finding.
     """
     heads = [None if head == "default" else head for head in head_norms]
-    recipes = [complete(replace(base, norm=n, head_norm=h, micro_batch=None)) for n in norms for h in heads]
+    kinds: list[dict[str, Any]] = [{"norm": norm, "head_norm": head} for norm in norms for head in heads]
+    recipes = [complete(replace(base, micro_batch=None, **kind)) for kind in kinds]  # which checks the words
     return list(dict.fromkeys(recipes))
 
 
@@ -107,7 +108,7 @@ def _at(recipe: Recipe, micro_batch: int, true_small_batch: bool) -> Recipe:
 # --- the search: the same trials for every kind, at the whole batch, judged on validation ---
 
 
-def make_trials(kinds: list[Recipe], trials: list[tuple[str, float]], study: Path) -> dict[Kind, list[Job]]:
+def make_trials(kinds: list[Recipe], trials: list[tuple[Optimizer, float]], study: Path) -> dict[Kind, list[Job]]:
     """Return the runs of a search: each kind with each optimizer and learning rate. They never read the test set."""
     search: dict[Kind, list[Job]] = {}
     for recipe in kinds:

@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 
 from dgcnn_ws.engine.processes import is_first
-from dgcnn_ws.engine.recipe import Recipe, complete
+from dgcnn_ws.engine.recipe import HeadNorm, Norm, PresetName, Recipe, complete
 from dgcnn_ws.engine.training import Run
 from scripts.checks.throughput import write_random_clouds
 from scripts.checks.traffic import Collectives
@@ -33,11 +33,11 @@ class Arguments:
     """Processes to train in."""
     micro_batches: int = 1
     """Micro-batches of each process in a step."""
-    preset: str = "dgcnn"
-    """Network: dgcnn | paper."""
+    preset: PresetName = "dgcnn"
+    """Network."""
 
 
-def count(args: Arguments, norm: str, head_norm: str, sync_bn: bool, data: Path) -> list[str]:
+def count(args: Arguments, norm: Norm, head_norm: HeadNorm, sync_bn: bool, data: Path) -> list[str]:
     """Return a row of the table."""
     recipe = Recipe(
         dataset="modelnet40",

@@ -23,7 +23,7 @@ import tyro
 from dgcnn_ws.benchmark import benchmark
 from dgcnn_ws.benchmark.benchmark import Setting
 from dgcnn_ws.engine.devices import describe_environment, pick_device
-from dgcnn_ws.engine.recipe import Recipe, complete
+from dgcnn_ws.engine.recipe import Precision, Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import replacing
@@ -197,9 +197,10 @@ def check_epochs(args: Arguments, device: torch.device, record: Record) -> None:
     base = Recipe(dataset="modelnet40", data_root=root, select="test", epochs=3, device=str(device))
     base = replace(base, num_points=num_points, k=k, emb_dims=emb_dims, batch_size=batch)
     on_card = device.type == "cuda"
-    kinds = [("32", batch, False), ("32", 1, on_card)]
+    kinds: list[tuple[Precision, int, bool]] = [("32", batch, False), ("32", 1, on_card)]
     if on_card:
-        kinds[1:1] = [("32", batch, True), *((p, batch, graph) for p in ("bf16", "16") for graph in (False, True))]
+        half: tuple[Precision, ...] = ("bf16", "16")
+        kinds[1:1] = [("32", batch, True), *((p, batch, graph) for p in half for graph in (False, True))]
     for precision, micro_batch, graph in kinds:
         recipe = complete(replace(base, precision=precision, micro_batch=micro_batch, cuda_graph=graph))
         kind = {"precision": precision, "micro_batch": micro_batch, "cuda_graph": graph}

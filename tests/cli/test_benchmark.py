@@ -126,10 +126,9 @@ def test_threads_are_the_ones_asked_for(tmp_path: Path, capsys: pytest.CaptureFi
         (["--threads", "0"], "--threads is 0"),
         (["--patience", "-1"], "--patience is -1.0"),
         (["--max-memory-gb", "nan"], "--max-memory-gb is nan"),
-        (["--precision", "16"], "--precision '16' is unknown"),
         (["--device", "gpu"], "--device 'gpu' is unknown"),
         (["--json", "nowhere/figures.json"], "there is no folder nowhere"),
-        (["--plot", "figures.txt"], "must end in .png, .pdf or .svg"),
+        (["--plot", "figures.txt"], "cannot be drawn. End it in .png, .pdf, .svg"),
     ],
 )
 def test_bad_input_is_one_sentence_at_once(

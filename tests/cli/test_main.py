@@ -122,7 +122,6 @@ def test_compare_says_which_runs_failed(easy_root: Path, tmp_path: Path, capsys:
     ("arguments", "message"),
     [
         (["fly"], "command 'fly' is unknown"),
-        (["train", "--norm", "layer"], "norm 'layer' is unknown"),
         (["train", "--dataset", "modelnet40"], "modelnet40_ply_hdf5_2048"),
         (["train", "--device", "gpu"], "--device 'gpu' is unknown"),
         (["train", "--device", "cuda:99"], "CUDA"),
@@ -131,11 +130,10 @@ def test_compare_says_which_runs_failed(easy_root: Path, tmp_path: Path, capsys:
         (["train", "--num-points", "4000"], "4000"),
         (["train", "--resume"], "no run in"),
         (["evaluate", "nothing.pt"], "nothing.pt does not exist"),
-        (["evaluate", "nothing.pt", "--split", "all"], "--split 'all' is unknown"),
         (["evaluate", "nothing.pt", "--votes", "0"], "--votes 0"),
         (["compare", "--norms", ","], "--norms ',' is an empty list"),
         (["compare", "--norms", "nope"], "norm 'nope' is unknown"),
-        (["evaluate", "nothing.pt", "--plot", "a.xyz"], "--plot a.xyz is no picture"),
+        (["evaluate", "nothing.pt", "--plot", "a.xyz"], "--plot a.xyz cannot be drawn"),
         (["evaluate", "nothing.pt", "--json", "no/such/a.json"], "no/such is not a folder"),
         (["compare", "--micro-batches", "1,x"], "whole numbers"),
         (["compare", "--norms", "bn", "--micro-batches", "1"], "BatchNorm head cannot train"),
@@ -152,9 +150,8 @@ def test_compare_says_which_runs_failed(easy_root: Path, tmp_path: Path, capsys:
         (["compare", "--report", "no/such/a.html"], "no/such is not a folder"),
         (["compare", "--dataset", "modelnet40", "--data-root", "nowhere"], "modelnet40_ply_hdf5_2048"),
         (["compare", "--micro-batch", "4"], "Use --micro-batches"),
-        (["train", "--dataset", "no/such"], "or a folder that main.py prepare wrote"),
+        (["train", "--dataset", "no/such"], "or a folder that prepare wrote"),
         (["prepare", "no/such", "--out", "x"], "no/such is neither a folder nor a zip file"),
-        (["prepare", ".", "--out", "x", "--up", "x"], "--up 'x' is unknown"),
         (["predict", "nothing.pt", "a.off"], "nothing.pt does not exist"),
         (["predict", "nothing.pt", "a.off", "--top", "0"], "--top 0"),
         (["predict", "nothing.pt", "a.off", "--picture", "a.txt"], "--picture a.txt cannot be drawn"),
@@ -174,6 +171,35 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert code == 2
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "choices"),
+    [
+        (["train", "--norm", "layer"], ["ws_gn", "gn", "ws_bn", "bn", "ws_bcn"]),
+        (["train", "--head-norm", "layer"], ["bn", "gn", "ln", "est", "none"]),
+        (["compare", "--precision", "8"], ["32", "bf16", "16"]),
+        (["evaluate", "nothing.pt", "--split", "all"], ["test", "val", "train"]),
+        (["prepare", ".", "--out", "x", "--up", "x"], ["z", "y"]),
+        (["runs", "--sort", "colour"], ["name", "state", "age", "score", "test"]),
+    ],
+)
+def test_words_are_checked_and_listed(
+    arguments: list[str], choices: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2 and f"invalid choice '{arguments[-1]}' for argument '{arguments[-2]}'" in " ".join(err.split())
+    assert all(f"'{choice}'" in err for choice in choices)
+    code, out, _ = run(capsys, arguments[0], "--help")
+    assert code == 0 and f"{arguments[-2]} {{{','.join(choices)}}}" in " ".join(out.split())
+
+
+def test_help_leaves_out_what_says_nothing_and_what_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in main.COMMANDS:
+        assert "None" not in run(capsys, command, "--help")[1]
+    flags = {word for word in run(capsys, "compare", "--help")[1].split() if word.startswith("--")}
+    assert {"--norms", "--head-norms", "--micro-batches", "--lr"} <= flags
+    assert flags.isdisjoint({"--norm", "--head-norm", "--micro-batch", "--task", "--devices", "--nodes"})
 
 
 def test_a_package_that_is_not_installed_is_named(

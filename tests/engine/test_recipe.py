@@ -2,12 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from dgcnn_ws.datasets import DATASETS
+from dgcnn_ws.datasets.augment import AUGMENTATIONS
 from dgcnn_ws.engine.recipe import (
+    LEARNING_RATES,
+    PRECISIONS,
     PRESETS,
+    WORDS,
+    Dataset,
     Recipe,
     as_config,
     build_model,
@@ -16,8 +22,10 @@ from dgcnn_ws.engine.recipe import (
     from_config,
     learning_rate,
 )
+from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.models import DGCNN, DGCNNTNet
+from dgcnn_ws.models import DGCNN, MODELS, DGCNNTNet, dgcnn, dgcnn_tnet
+from dgcnn_ws.models.head import HEAD_NORMS
 from dgcnn_ws.nn.norm import NORMS
 
 SOURCE = Path("a/config.json")
@@ -31,6 +39,14 @@ def test_every_norm_of_every_preset_has_a_complete_recipe(preset: str, norm: str
     assert recipe.head_norm == ("bn" if norm in ("bn", "ws_bn") else {"dgcnn": "est", "paper": "gn"}[preset])
     assert recipe.micro_batch == recipe.batch_size == 32
     assert recipe.epochs == 250
+
+
+def test_every_word_that_the_help_lists_stands_for_something() -> None:
+    tables = {"task": TASKS, "preset": PRESETS, "norm": NORMS, "head_norm": HEAD_NORMS, "precision": PRECISIONS}
+    tables |= {"optimizer": LEARNING_RATES, "augment": AUGMENTATIONS, "select": ("val", "test")}
+    assert {name: get_args(words) for name, words in WORDS.items()} == {n: tuple(t) for n, t in tables.items()}
+    assert {name: preset.groups for name, preset in PRESETS.items()} == {"dgcnn": dgcnn.GROUPS, "paper": dgcnn_tnet.GROUPS}
+    assert (*get_args(Dataset), "folder") == tuple(DATASETS) and tuple(PRESETS) == tuple(MODELS)
 
 
 def test_what_the_user_gives_is_kept() -> None:

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from dgcnn_ws.cli import main as command_line
-from dgcnn_ws.cli import train  # noqa: F401  loaded once, for all processes that are forked from this one
 from dgcnn_ws.engine import training
 from dgcnn_ws.pictures import plots
 from scripts.checks.inject_faults.outcome import outcome
