@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dgcnn_ws.errors import InputError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -30,3 +32,10 @@ def remove_leftovers(folder: Path) -> None:
     """Delete what processes that were killed within `replacing` left in `folder`; none may be writing there now."""
     for path in folder.glob(".*.*.[0-9]*"):
         path.unlink(missing_ok=True)
+
+
+def check_folder_of(*files: Path | None) -> None:
+    """Raise InputError where a file cannot be written for want of its folder: before the work, not after it."""
+    for file in files:
+        if file and not file.parent.is_dir():
+            raise InputError(f"{file.parent} is not a folder, so {file.name} cannot be written there. Make it first.")

@@ -104,13 +104,6 @@ def numbers(flag: str, text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def check_folder_of(*files: Path | None) -> None:
-    """Raise InputError where a file cannot be written for want of its folder: before the work, not after it."""
-    for file in files:
-        if file and not file.parent.is_dir():
-            raise InputError(f"{file.parent} is not a folder, so {file.name} cannot be written there. Make it first.")
-
-
 def check_picture(flag: str, file: Path | None) -> None:
     """Raise InputError where a picture's file has an ending that is not drawn here."""
     if file and file.suffix.lower() not in PICTURES:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import tyro
 
 from dgcnn_ws.cli import arguments as parser
-from dgcnn_ws.cli.arguments import check_folder_of, numbers, words
+from dgcnn_ws.cli.arguments import numbers, words
 from dgcnn_ws.engine.recipe import Optimizer, Recipe, as_config, check_data_root, dataset_name, name_folder
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.files import replacing
+from dgcnn_ws.files import check_folder_of, replacing
 
 if TYPE_CHECKING:
     from dgcnn_ws.study import study as studies

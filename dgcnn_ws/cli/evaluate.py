@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from dgcnn_ws.cli import arguments as parser
-from dgcnn_ws.cli.arguments import check_folder_of, check_picture
+from dgcnn_ws.cli.arguments import check_picture
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.files import check_folder_of
 
 if TYPE_CHECKING:
     from dgcnn_ws.engine.evaluation import Scores

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from dgcnn_ws.cli import arguments as parser
-from dgcnn_ws.cli.arguments import check_folder_of
 from dgcnn_ws.engine.recipe import Recipe, as_config, check_data_root, complete
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.files import check_folder_of
 
 if TYPE_CHECKING:
     from dgcnn_ws.datasets.frame import Frame

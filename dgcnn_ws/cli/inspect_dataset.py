@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from dgcnn_ws.cli import arguments as parser
-from dgcnn_ws.cli.arguments import check_folder_of, check_picture
+from dgcnn_ws.cli.arguments import check_picture
 from dgcnn_ws.engine.recipe import check_data_root
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.files import check_folder_of
 
 if TYPE_CHECKING:
     from dgcnn_ws.datasets.census import Duplicates

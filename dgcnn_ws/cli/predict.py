@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from dgcnn_ws.cli import arguments as parser
-from dgcnn_ws.cli.arguments import SKIPPED_SOME, check_folder_of, check_picture
+from dgcnn_ws.cli.arguments import SKIPPED_SOME, check_picture
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.files import check_folder_of
 
 if TYPE_CHECKING:
     import numpy as np

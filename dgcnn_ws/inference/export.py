@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
-from dgcnn_ws.cli.arguments import check_folder_of
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.files import replacing
+from dgcnn_ws.files import check_folder_of, replacing
 from dgcnn_ws.nn.convert import fuse
 from dgcnn_ws.nn.edge_conv import EdgeBlock
 from dgcnn_ws.ops import reference

@@ -17,7 +17,7 @@ from dgcnn_ws.engine.training import Run
 from scripts.checks.throughput import write_random_clouds
 from scripts.checks.traffic import Collectives
 
-KINDS = (
+KINDS: tuple[tuple[Norm, HeadNorm, bool], ...] = (
     ("gn", "est", False),
     ("ws_gn", "est", False),
     ("ws_bcn", "est", False),
