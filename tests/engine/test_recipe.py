@@ -45,7 +45,10 @@ def test_every_word_that_the_help_lists_stands_for_something() -> None:
     tables = {"task": TASKS, "preset": PRESETS, "norm": NORMS, "head_norm": HEAD_NORMS, "precision": PRECISIONS}
     tables |= {"optimizer": LEARNING_RATES, "augment": AUGMENTATIONS, "select": ("val", "test")}
     assert {name: get_args(words) for name, words in WORDS.items()} == {n: tuple(t) for n, t in tables.items()}
-    assert {name: preset.groups for name, preset in PRESETS.items()} == {"dgcnn": dgcnn.GROUPS, "paper": dgcnn_tnet.GROUPS}
+    assert {name: preset.groups for name, preset in PRESETS.items()} == {
+        "dgcnn": dgcnn.GROUPS,
+        "paper": dgcnn_tnet.GROUPS,
+    }
     assert (*get_args(Dataset), "folder") == tuple(DATASETS) and tuple(PRESETS) == tuple(MODELS)
 
 
