@@ -1,6 +1,7 @@
 """One shape from one file, read within bounds."""
 
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
@@ -28,9 +29,15 @@ READERS: dict[str, Callable[[bytes], Shape]] = {
     ".xyz": read_text,
     ".txt": read_text,
     ".pts": read_text,
+    ".asc": read_text,
+    ".csv": read_text,
 }
 MAX_FILE_BYTES = 1 << 29
 MAX_MEMORY_BYTES = 4 << 30
+
+
+class ShapeWarning(UserWarning):
+    """A shape was read, but not all of what its file holds."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -85,12 +92,31 @@ def read_shape(data: bytes, name: PurePath) -> Shape:
         raise InputError(f"{name} cannot be read as {name.suffix} ({_reason(error)}).") from error
     if len(shape) == 0:
         raise InputError(f"{name} holds neither triangles nor points.")
+    if shape.ndim == 2:
+        shape = points_seen(shape, name)
     if not np.isfinite(shape).all():
         raise InputError(f"{name} has NaN or infinite coordinates.")
     return shape
 
 
+def points_seen(points: np.ndarray, name: PurePath) -> np.ndarray:
+    """The points (N, 3) without the rows that scanners fill with NaN or zeros where no echo came back.
+
+    A single row of zeros is a point. Issues `ShapeWarning` where some are left out.
+    """
+    unseen = np.isnan(points).any(1)
+    zeros = (points == 0).all(1)
+    if zeros.sum() > 1:
+        unseen |= zeros
+    if unseen.all() or not unseen.any():
+        return points
+    warnings.warn(
+        f"{name}: {unseen.sum()} of {len(points)} rows are NaN or zeros: left out", ShapeWarning, stacklevel=2
+    )
+    return points[~unseen]
+
+
 def _reason(error: Exception) -> str:
     """An exception's first line, short and harmless to print."""
     text = str(error).partition("\n")[0] or type(error).__name__
-    return re.sub(r"[^ -~]", "?", text)[:120].rstrip(".")
+    return re.sub(r"[^ -~]", "?", text)[:250].rstrip(".")

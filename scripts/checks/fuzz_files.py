@@ -88,9 +88,11 @@ def valid_files(kind: str) -> list[bytes]:
         arrays = [rng.normal(size=(20, 3)).astype(t) for t in ("<f4", ">f8", "i2")]
         files = [_saved(np.save if kind == "npy" else np.savez_compressed, array) for array in arrays]
         return [*files, _saved(np.save if kind == "npy" else np.savez, np.array([Executed()] * 3, object))]
-    if kind in ("xyz", "txt", "pts"):
+    if kind in ("xyz", "txt", "pts", "asc", "csv"):
         text = "".join(f"{x:.4f} {y:.4f} {z:.4f} 7\n" for x, y, z in rng.normal(size=(20, 3)))
-        return [text.encode(), f"20\n{text}".encode(), ("# x\nx,y,z,i\n" + text.replace(" ", ",")).encode()]
+        named = "# x\nx,y,z,i\n" + text.replace(" ", ",")
+        commas = text.replace(".", ",").replace(" ", ";")
+        return [part.encode() for part in (text, f"20\n{text}", named, commas, f"// X Y Z I\n{text}")]
     state: dict[str, Any] = dict(build_model(RECIPE, 3).state_dict())
     content: dict[str, Any] = public_names(state)
     if kind == "checkpoint":

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dgcnn_ws.datasets import shape_file
-from dgcnn_ws.datasets.shape_file import load_shape, memory_bound, read_bytes
+from dgcnn_ws.datasets.shape_file import ShapeWarning, load_shape, memory_bound, read_bytes
 from dgcnn_ws.errors import InputError
 
 
@@ -61,3 +61,16 @@ def test_memory_is_bounded_and_the_bound_is_lifted(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(shape_file.READERS, ".npy", hungry)
     with pytest.raises(InputError, match="to be read"):
         load_shape(npy(np.ones((1 << 20, 3))), PurePath("a.npy"))
+
+
+def test_rows_that_a_scanner_left_empty_are_no_points() -> None:
+    seen = np.random.default_rng(0).normal(size=(40, 3))
+    scan = np.concatenate([seen[:10], np.zeros((5, 3)), seen[10:], np.full((7, 3), np.nan)])
+    with pytest.warns(ShapeWarning, match=r"a.npy: 12 of 52 rows are NaN or zeros"):
+        assert np.array_equal(load_shape(npy(scan), PurePath("a.npy")), seen)
+
+
+def test_the_origin_is_a_point(recwarn: pytest.WarningsRecorder) -> None:
+    cube = np.array([(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)])
+    assert load_shape(npy(cube), PurePath("a.npy")).shape == (27, 3)
+    assert not recwarn.list

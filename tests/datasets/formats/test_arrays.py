@@ -65,3 +65,30 @@ def test_no_pickle_is_opened(tmp_path: Path) -> None:
 def test_arrays_that_are_no_cloud(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="array of shape"):
         read_npy(saved(np.save, np.zeros(shape)))
+
+
+def test_rows_of_named_fields() -> None:
+    rows = np.zeros(4, [("intensity", "u1"), ("Z", "f4"), ("y", "f8"), ("x", "i2")])
+    rows["x"], rows["y"], rows["Z"] = POINTS.T
+    assert np.array_equal(read_npy(saved(np.save, rows)), POINTS)
+    with pytest.raises(ValueError, match="fields are called intensity"):
+        read_npy(saved(np.save, rows[["intensity", "y"]]))
+
+
+@pytest.mark.parametrize("shape", [(3, 500), (6, 500), (3, 6), (20, 64)])
+def test_points_in_columns_are_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=rf"save it as \({shape[1]}, {shape[0]}\)"):
+        read_npy(saved(np.save, np.random.default_rng(0).normal(size=shape)))
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_column_that_counts_rows_is_no_coordinate(start: int) -> None:
+    numbered = np.column_stack([np.arange(start, start + 50), np.random.default_rng(0).normal(size=(50, 3))])
+    with pytest.raises(ValueError, match="counts the rows"):
+        read_npy(saved(np.save, numbered))
+
+
+def test_an_archive_of_vertices_and_faces_is_a_mesh() -> None:
+    corners = np.eye(3)
+    data = saved(np.savez, vertices=corners, faces=np.array([[0, 1, 2], [2, 1, 0]]), normals=corners)
+    assert np.array_equal(read_npz(data), corners[[[0, 1, 2], [2, 1, 0]]])
