@@ -42,12 +42,14 @@ def synchronize_batch_norms(model: nn.Module) -> None:
 def batch_affine(norm: _BatchNorm, mean: Tensor, var: Tensor, count: int | Tensor) -> tuple[Tensor, Tensor]:
     """Return `affine_from_moments` (`dgcnn_ws.nn.norm`) of a batch norm."""
     if norm.training or norm.running_mean is None or norm.running_var is None:
-        values: int | Tensor = mean.shape[0] * count if isinstance(count, int) else int(count.sum())
+        values: int | Tensor = mean.shape[0] * count if isinstance(count, int) else count.sum()
+        if isinstance(values, Tensor) and not torch.compiler.is_compiling():
+            values = int(values)
         batch_mean = _pooled(mean, count)
         batch_var = _pooled(var + (mean - batch_mean).square(), count)
         if isinstance(norm, SyncBatchNorm) and dist.is_initialized() and dist.get_world_size() > 1:
             batch_mean, batch_var, values = _PooledProcesses.apply(batch_mean, batch_var, values)
-        elif values == 1:
+        elif not isinstance(values, Tensor) and values == 1:
             raise ValueError("BatchNorm in training needs more than 1 value per channel; it got 1.")
         if norm.training and norm.running_mean is not None:
             _track_batch(norm, batch_mean.detach(), batch_var.detach(), values)
@@ -61,7 +63,7 @@ def _pooled(means: Tensor, count: int | Tensor) -> Tensor:
     """Return the mean (C,) of all values from each cloud's mean (B, C) of `count` values."""
     if isinstance(count, int):
         return means.mean(0)
-    return (count / count.sum()).to(means.dtype) @ means
+    return (count.to(means.dtype) / count.sum()) @ means
 
 
 class _PooledProcesses(torch.autograd.Function):

@@ -31,7 +31,7 @@ from dgcnn_ws.nn.backend import check_backend, negative_slope
 from dgcnn_ws.nn.norm import Layer, affine_from_moments, affine_sign, make_layer, needs_moments
 from dgcnn_ws.nn.weight_standardization import effective_weight
 
-AGGREGATIONS = ("max", "mean")
+AGGREGATIONS = ("max", "mean", "add")
 
 
 def edge_features(x: Tensor, idx: Tensor) -> Tensor:
@@ -96,7 +96,9 @@ class EdgeBlock(nn.Module):
         """Run the block literally: (B, 2C, N, k) -> (B, C', N)."""
         for conv, norm in self.layers():
             edges = self.act(norm(conv(edges)))
-        return edges.max(dim=3).values if self.aggr == "max" else edges.mean(dim=3)
+        if self.aggr == "max":
+            return edges.max(dim=3).values
+        return edges.mean(dim=3) if self.aggr == "mean" else edges.sum(dim=3)
 
     def terms(self, points: Tensor) -> Tensor:
         """Return [a ; b], what j and what i add to the first convolution: (..., C) -> (..., 2C')."""
@@ -106,21 +108,30 @@ class EdgeBlock(nn.Module):
             bias = torch.cat([torch.zeros_like(bias), bias])
         return ops.linear(points, torch.cat([U, V - U]), bias)
 
-    def without_edges(self, groups: list[EdgeGroup], slope: float) -> list[Tensor]:
+    def without_edges(self, groups: list[EdgeGroup], slope: float, last_slope: float | None = None) -> list[Tensor]:
         """Compute the same of `terms`, without the edge tensor: (B, N, C') for each group.
 
-        Statistics of a norm that pools clouds are taken over all groups. `slope` is the activation's, left of zero.
+        Statistics of a norm that pools clouds are taken over all groups. `slope` is the activation's, left of zero;
+        `last_slope` that of the last layer, where it is another: 1 for none.
         """
+        layers = self.layers()
+        last_slope = slope if last_slope is None else last_slope
+        biased = any(conv.bias is not None for conv, _ in layers[1:])
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         extremes: list[Tensor] = []
-        for depth, (conv, norm) in enumerate(self.layers()):
+        for depth, (conv, norm) in enumerate(layers):
             if depth > 0:
                 weights.append(effective_weight(conv).flatten(1))
-                biases += [] if conv.bias is None else [conv.bias]
-            wants_extreme = self.aggr == "max" and len(weights) == len(self.deeper)
+                if biased:
+                    biases.append(weights[-1].new_zeros(len(weights[-1])) if conv.bias is None else conv.bias)
+            wants_extreme = self.aggr == "max" and depth == len(layers) - 1
             if wants_extreme or needs_moments(norm):
-                sign = torch.ones_like(conv.weight[:, 0, 0, 0]) if isinstance(norm, nn.Identity) else affine_sign(norm)
+                sign = (
+                    torch.ones_like(conv.weight.flatten(1)[:, 0])
+                    if isinstance(norm, nn.Identity)
+                    else affine_sign(norm)
+                )
                 extremes, mean, var = _aggregate(groups, weights, biases, slope, sign)
             else:
                 mean = var = conv.weight.new_zeros(sum(g.idx.shape[0] for g in groups), len(conv.weight))
@@ -129,12 +140,24 @@ class EdgeBlock(nn.Module):
             for g, group_scale, group_shift in zip(groups, _split(scale, clouds), _split(shift, clouds), strict=True):
                 g.scales.append(group_scale)
                 g.shifts.append(group_shift)
-        if self.aggr == "mean":
-            return [ops.edges_mean(g.ab, g.idx, g.scales, g.shifts, weights, biases, slope) for g in groups]
-        return [
-            ops.scale_shift_act(extreme, g.scales[-1], g.shifts[-1], slope)
-            for extreme, g in zip(extremes, groups, strict=True)
-        ]
+        if self.aggr == "max":
+            return [
+                ops.scale_shift_act(extreme, g.scales[-1], g.shifts[-1], last_slope)
+                for extreme, g in zip(extremes, groups, strict=True)
+            ]
+        means = [_mean(g, weights, biases, slope, last_slope) for g in groups]
+        return means if self.aggr == "mean" else [out * g.idx.shape[2] for out, g in zip(means, groups, strict=True)]
+
+
+def _mean(g: EdgeGroup, weights: list[Tensor], biases: list[Tensor], slope: float, last_slope: float) -> Tensor:
+    """Return the mean over the edges of the last layer's output (B, N, C')."""
+    if not weights or last_slope == slope:
+        return ops.edges_mean(g.ab, g.idx, g.scales, g.shifts, weights, biases, last_slope)
+    # The last layer is affine, and the mean moves in front of it.
+    assert last_slope == 1, "an activation of another slope behind the last layer alone"
+    mean = ops.edges_mean(g.ab, g.idx, g.scales[:-1], g.shifts[:-1], weights[:-1], biases[:-1], slope)
+    y = ops.linear(mean, weights[-1].to(mean.dtype), biases[-1].to(mean.dtype) if biases else None)
+    return ops.scale_shift_act(y, g.scales[-1], g.shifts[-1], last_slope)
 
 
 def _aggregate(
@@ -174,7 +197,7 @@ class EdgeConv(EdgeBlock):
         backend: `reference` builds the edge tensor; `fused` does not, and needs a LeakyReLU or ReLU; `auto` is
             `fused` where that is possible.
         dilation: d takes every d-th of the nearest neighbours (https://arxiv.org/abs/1904.03751).
-        aggr: `max` or `mean` over the neighbours.
+        aggr: `max`, `mean` or `add` over the neighbours.
         groups: groups of a group norm, lowered to a divisor of the channels.
         act: activation, by default LeakyReLU(0.2).
         bias: whether the convolutions have a bias.

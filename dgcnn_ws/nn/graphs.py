@@ -17,22 +17,77 @@ from dgcnn_ws.ops.reference import compute_dtype
 ROW_ENTRIES = 2**20  # of a block of distances
 
 
-def cloud_sizes(batch: Tensor | None, num_points: int) -> list[int]:
-    """Return how many points each cloud has, in order; without `batch` all are one cloud.
-
-    Raises InputError where `batch` is not a vector of num_points integers that never fall.
-    """
-    if batch is None:
-        return [num_points]
-    if batch.shape != (num_points,) or batch.dtype not in (torch.int64, torch.int32):
+def check_batch(batch: Tensor | None, num_points: int) -> None:
+    """Raise InputError where `batch` is not a vector of num_points integers."""
+    if batch is not None and (batch.shape != (num_points,) or batch.dtype not in (torch.int64, torch.int32)):
         raise InputError(
             f"batch names each point's cloud by a whole number; for {num_points} points it cannot be {batch.dtype} "
             f"of shape {tuple(batch.shape)}."
         )
-    if (batch[1:] < batch[:-1]).any():
-        raise InputError("batch must not fall from one point to the next: put each cloud's points together.")
+
+
+def cloud_order(batch: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """Return the order (P,) that puts each cloud's points together, and their places in it; None where they are."""
+    if batch is None or not (batch[1:] < batch[:-1]).any():
+        return None
+    order = torch.sort(batch, stable=True).indices
+    return order, torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+
+def cloud_sizes(batch: Tensor | None, num_points: int) -> list[int]:
+    """Return how many points each cloud of an ascending batch has, in order; without `batch` all are one cloud."""
+    if batch is None:
+        return [num_points]
     sizes: list[int] = torch.unique_consecutive(batch, return_counts=True)[1].tolist()
     return sizes
+
+
+def cloud_numbers(batch: Tensor | None, num_points: int, device: torch.device) -> Tensor:
+    """Return each point's cloud (P,), numbered from 0 without gaps; points may come in any order."""
+    if batch is None:
+        return torch.zeros(num_points, dtype=torch.long, device=device)
+    ascending, order = torch.sort(batch)
+    ranks = torch.cat([ascending.new_zeros(1), (ascending[1:] != ascending[:-1]).to(batch.dtype)]).cumsum(0)
+    return torch.zeros_like(order).scatter(0, order, ranks[:num_points])
+
+
+@torch.library.custom_op("dgcnn_ws::cloud_neighbours", mutates_args=())
+def cloud_neighbours(
+    sources: Tensor, targets: Tensor | None, source_batch: Tensor | None, target_batch: Tensor | None, k: int
+) -> Tensor:
+    """Return the numbers (Q, k) of each target's k nearest sources in its cloud: one operator to torch's compiler.
+
+    Args:
+        sources, targets: (P, C), (Q, C); None for the sources themselves.
+        source_batch, target_batch: each point's cloud, in any order; None where there is one cloud alone.
+
+    Raises InputError where a cloud has fewer than k sources: that the result has k of each is what the compiler knows.
+    """
+    same = targets is None
+    if targets is None:
+        targets, target_batch = sources, source_batch
+    order, target_order = cloud_order(source_batch), cloud_order(target_batch)
+    if order is not None and source_batch is not None:
+        sources, source_batch = sources[order[0]], source_batch[order[0]]
+    if target_order is not None and target_batch is not None:
+        targets, target_batch = targets[target_order[0]], target_batch[target_order[0]]
+    if same:
+        found, _ = edges_of(nearest_neighbours(sources, cloud_sizes(source_batch, len(sources)), k))
+    else:
+        found, _ = nearest_sources(sources, targets, source_batch, target_batch, k)
+    if len(found) != k * len(targets):
+        raise InputError(f"A compiled or exported DynamicEdgeConv needs k={k} points in every cloud; one has fewer.")
+    if order is not None:
+        found = order[0][found]
+    found = found.view(-1, k)
+    return found if target_order is None else found[target_order[1]]
+
+
+@cloud_neighbours.register_fake
+def _(
+    sources: Tensor, targets: Tensor | None, source_batch: Tensor | None, target_batch: Tensor | None, k: int
+) -> Tensor:
+    return sources.new_empty((len(sources if targets is None else targets), k), dtype=torch.int64)
 
 
 def nearest_neighbours(points: Tensor, sizes: list[int], k: int) -> list[Tensor]:
@@ -114,6 +169,11 @@ def sorted_edges(edge_index: Tensor, num_sources: int, num_targets: int) -> tupl
         )
     if edge_index.dtype not in (torch.int64, torch.int32):
         raise InputError(f"edge_index is {edge_index.dtype}; point numbers are int64 or int32.")
+    if torch.compiler.is_compiling():  # the values are not there yet: the check goes into the graph, sorting waits
+        counts = torch.tensor([[num_sources], [num_targets]], device=edge_index.device)
+        inside = ((edge_index >= 0) & (edge_index < counts)).all()
+        torch._assert_async(inside, "edge_index has a number outside the clouds.")
+        return edge_index[0].long(), edge_index[1].long()
     sources, targets = edge_index.as_subclass(Tensor).long()
     for name, row, count in (("sources", sources, num_sources), ("targets", targets, num_targets)):
         if row.numel():

@@ -72,10 +72,14 @@ class RunningEstimates(nn.Module):
             value.fill_(start)
 
     @torch.no_grad()
-    def observe(self, mean: Tensor, var: Tensor) -> None:
-        """Take in the moments of a batch, a row per cloud: mean and biased variance, both (B, C)."""
-        square = var + (mean - self.running_mean).square()
-        self.pending += torch.stack([mean.sum(0), square.sum(0), torch.ones_like(mean).sum(0)])
+    def observe(self, mean: Tensor, var: Tensor, seen: Tensor | None = None) -> None:
+        """Take in the moments of a batch, a row per cloud: mean and biased variance, both (B, C).
+
+        `seen` (B,) leaves out the rows where it is false.
+        """
+        square, one = var + (mean - self.running_mean).square(), torch.ones_like(mean)
+        moments = torch.stack([mean, square, one])
+        self.pending += (moments if seen is None else moments * seen.unsqueeze(1)).sum(1)
         if not self.deferred:
             self.update()
 
@@ -299,7 +303,7 @@ def affine_from_moments(norm: nn.Module, mean: Tensor, var: Tensor, count: int |
     assert isinstance(norm, BatchChannelNorm), f"no moments rule for {type(norm).__name__}"
     scale, shift = norm.estimate_affine()
     if norm.training:
-        norm.observe(mean.detach(), var.detach())
+        norm.observe(mean.detach(), var.detach(), None if isinstance(count, int) else count > 0)
     weight, bias = norm.per_channel(norm.group_weight), norm.per_channel(norm.group_bias)
     group_scale, group_shift = _group_affine(
         norm.groups, norm.eps, weight, bias, mean * scale + shift, var * scale.square()
