@@ -63,6 +63,31 @@ def draw_contact_sheet(points: np.ndarray, labels: np.ndarray, class_names: list
     save(figure, path)
 
 
+def draw_pairs(pairs: list[tuple[np.ndarray, np.ndarray, str]], path: Path) -> None:
+    """Draw up to 24 pairs of clouds side by side, three pairs in a row, each with a line of words below.
+
+    Args:
+        pairs: two clouds (num_points, 3), y up, and what to say of them; more than 24 are left out.
+        path: the picture; its ending decides the format.
+    """
+    pairs = pairs[: 3 * 8]
+    rows = max(1, -(-len(pairs) // 3))
+    figure = Figure(figsize=(3 * 4.4, rows * 2.3 + 0.3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    axes.set_xlim(0, 3 * 2.2)
+    axes.set_ylim(rows * 1.15, 0)
+    for place, (*clouds, words) in enumerate(pairs):
+        row, column = divmod(place, 3)
+        for side, cloud in enumerate(clouds):
+            places, colours = project(cloud[:MAX_POINTS])
+            places = places * (0.46, -0.46) + (2.2 * column + 0.6 + side, 1.15 * row + 0.5)
+            axes.scatter(places[:, 0], places[:, 1], s=2, c=colours, linewidths=0, rasterized=True)
+        axes.text(2.2 * column + 1.1, 1.15 * row + 1.02, literal(words), ha="center", va="center", fontsize=6)
+    save(figure, path)
+
+
 def samples_figure(stored: np.ndarray, seen: np.ndarray, names: list[str]) -> Figure:
     """Return clouds as stored (upper of two rows) and as a network sees them (lower), in the same scale.
 

@@ -51,11 +51,20 @@ def test_duplicates_are_named(easy_root: Path, tmp_path: Path, capsys: pytest.Ca
     (group,) = json.loads((tmp_path / "found.json").read_text())["duplicates"]
     assert [cloud["place"] for cloud in group] == ["ply_data_train0.h5[5]", "ply_data_test0.h5[2]"]
     assert group[0]["class"] != group[1]["class"]
+    files = ["--json", tmp_path / "near.json", "--near-picture", tmp_path / "pairs.png"]
+    code, out, err = run(capsys, folder, "--near-duplicates", *files)
+    assert (code, err) == (0, "")
+    assert "ply_data_test0.h5[2] is" in out
+    pairs = json.loads((tmp_path / "near.json").read_text())["near_duplicates"]["test"]
+    (pair,) = (pair for pair in pairs if pair["test"] == "ply_data_test0.h5[2]" and pair["shared"] == 1)
+    assert pair["train"] == "ply_data_train0.h5[5]" and len(set(pair["labels"])) == 2
+    assert (tmp_path / "pairs.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["shapes", "--near-picture", "a.png"], "Add that"),
         (["scannet"], "'scannet' is no data set (shapes, modelnet10, modelnet40) and no folder"),
         (["modelnet40", "--data-root", "nowhere"], "ModelNet40 is not at nowhere"),
         (["shapes", "--picture", "sheet.txt"], "--picture sheet.txt cannot be drawn"),
