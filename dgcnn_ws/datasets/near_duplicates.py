@@ -19,8 +19,8 @@ import numpy as np
 from scipy.spatial import KDTree
 from tqdm import tqdm
 
-# Of meshes sampled twice 98 % have both ratios below these, of pairs of one class drawn at random none
-# (docs/RESULTS.md).
+# Of 899 meshes sampled twice 98.3 % have both ratios below these; of 1,000 pairs of one class of ModelNet40, drawn at
+# random, 3, of which one had the same points (docs/RESULTS.md).
 MAX_DISTANCE, MAX_RESIDUAL = 1.085, 1.5
 ALIKE = 1.3  # distances before the pair is brought together: what is worth a closer look
 FLATNESS = 1e-4  # of the unit sphere: coordinates may be stored to four decimals
