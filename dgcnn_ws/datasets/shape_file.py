@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from dgcnn_ws.datasets.formats.arrays import read_npy, read_npz
-from dgcnn_ws.datasets.formats.gltf import read_glb
+from dgcnn_ws.datasets.formats.gltf import embed_buffers, read_gltf
 from dgcnn_ws.datasets.formats.obj import read_obj
 from dgcnn_ws.datasets.formats.off import read_off
 from dgcnn_ws.datasets.formats.ply import read_ply
@@ -23,7 +23,8 @@ READERS: dict[str, Callable[[bytes], Shape]] = {
     ".obj": read_obj,
     ".ply": read_ply,
     ".stl": read_stl,
-    ".glb": read_glb,
+    ".glb": read_gltf,
+    ".gltf": read_gltf,
     ".npy": read_npy,
     ".npz": read_npz,
     ".xyz": read_text,
@@ -46,11 +47,16 @@ def read_bytes(path: Path) -> bytes:
         if path.is_file():
             with open(path, "rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)
-            return check_size(data, path)
+            return with_its_buffers(check_size(data, path), path, lambda name: read_bytes(path.parent / name))
         reason = "there is no such file"
     except OSError as error:
         reason = error.strerror or str(error)
     raise InputError(f"{path} cannot be read ({reason}).")
+
+
+def with_its_buffers(data: bytes, name: PurePath, read: Callable[[PurePath], bytes]) -> bytes:
+    """A .gltf with the files inside that it names in its own folder, of which `read` gives the bytes; others as is."""
+    return check_size(embed_buffers(data, read), name) if name.suffix.lower() == ".gltf" else data
 
 
 def check_size(data: bytes, name: PurePath) -> bytes:

@@ -27,6 +27,7 @@ import trimesh
 import tyro
 
 import dgcnn_ws
+from dgcnn_ws.datasets.formats.gltf import embed_buffers
 from dgcnn_ws.datasets.frame import Frame
 from dgcnn_ws.datasets.network_input import network_input
 from dgcnn_ws.datasets.preparing.shape_source import find_entries, open_zip, read_member
@@ -79,7 +80,7 @@ class Executed:
 
 def valid_files(kind: str) -> list[bytes]:
     rng = np.random.default_rng(0)
-    if kind in ("off", "obj", "ply", "stl", "glb"):
+    if kind in ("off", "obj", "ply", "stl", "glb", "gltf"):
         return _valid_meshes(kind)
     if kind == "zip":
         members = {f"{c}/{s}/{i}.xyz": b"0 0 0\n1 2 3\n" for c in "ab" for s in ("train", "test") for i in range(2)}
@@ -106,6 +107,8 @@ def _valid_meshes(kind: str) -> list[bytes]:
     box, cone = trimesh.creation.box(extents=(1, 2, 3)), trimesh.creation.cone(1, 2, sections=5)
     scene = trimesh.Scene([box, cone, box.copy().apply_translation((2, 0, 0))])
     cloud = trimesh.PointCloud(cone.vertices)
+    if kind == "gltf":
+        return [_embedded(scene), _embedded(trimesh.Scene(cloud))]
     files = [box.export(file_type=kind), cone.export(file_type=kind)]
     coff = "COFF\n4 1 0\n" + "0 0 1 9 9 9 9\n1 0 0 9 9 9 9\n" * 2 + "4 0 1 2 3\n"
     corners = "v 0 0 0 1 1 1\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
@@ -117,6 +120,13 @@ def _valid_meshes(kind: str) -> list[bytes]:
         "glb": [scene.export(file_type="glb")],
     }[kind]
     return [file.encode() if isinstance(file, str) else file for file in files]
+
+
+def _embedded(scene: trimesh.Scene) -> bytes:
+    """A scene as .gltf with its buffers inside."""
+    files: dict[str, bytes] = scene.export(file_type="gltf")
+    (document,) = (data for name, data in files.items() if name.endswith(".gltf"))
+    return embed_buffers(document, lambda name: files[str(name)])
 
 
 def public_names(ours: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from dgcnn_ws.datasets.shape_file import MAX_FILE_BYTES, READERS, check_size, read_bytes
+from dgcnn_ws.datasets.shape_file import MAX_FILE_BYTES, READERS, check_size, read_bytes, with_its_buffers
 from dgcnn_ws.errors import InputError
 
 SPLITS = ("train", "test")
@@ -59,7 +59,8 @@ def read_member(source: Path, name: PurePosixPath) -> bytes:
         if open_zip(source).getinfo(str(name)).compress_type not in PACKED:
             raise InputError(f"{name} in {source.name} is not packed by deflate; pack it anew.")
         with open_zip(source).open(str(name)) as file:
-            return check_size(file.read(MAX_FILE_BYTES + 1), name)
+            data = check_size(file.read(MAX_FILE_BYTES + 1), name)
+        return with_its_buffers(data, name, lambda other: read_member(source, name.parent / PurePosixPath(other)))
     except InputError:
         raise
     except Exception as error:  # of damaged, encrypted or unknown compression, any
