@@ -7,6 +7,7 @@ fewer all points, some repeated. Every cloud is moved to zero mean and scaled in
 set: `train --dataset DIR`. The checkpoint remembers what was done, and `predict` repeats it.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -48,6 +49,14 @@ def main(arguments: list[str]) -> int:
     report = prepare(args.source, args.out, settings, args.jobs, args.strict)
     for entry in report.skipped:
         print(f"skipped: {entry['reason']}")
+    for reason, count in Counter(line["reason"] for line in report.listing.left_out).items():
+        example = next(line["file"] for line in report.listing.left_out if line["reason"] == reason)
+        print(f"left out: {count} file{'s' * (count > 1)}, as {example}: {reason}")
+    for note in report.listing.notes:
+        print(f"note: {note}")
+    if report.notes:
+        print(f"note: {len(report.notes)} clouds were read in part, as {report.notes[0]['note']}")
+    print("\n".join(report.lines()))
     counts = " and ".join(f"{count} {split}" for split, count in report.written.items())
     print(
         f"{args.out}: {counts} clouds of {args.num_points} points, {len(report.class_names)} classes, {args.up} up"
@@ -55,6 +64,6 @@ def main(arguments: list[str]) -> int:
     )
     if report.repeated:
         print(f"{report.repeated} clouds have fewer points than that: theirs are repeated.")
-    if report.skipped:
-        print(f"{len(report.skipped)} files could not be read; prepare.json lists them.")
-    return SKIPPED_SOME if report.skipped else 0
+    if report.dropped:
+        print(f"{report.dropped} files or folders gave no cloud; prepare.json lists them.")
+    return SKIPPED_SOME if report.dropped else 0

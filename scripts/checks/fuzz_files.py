@@ -30,7 +30,8 @@ import dgcnn_ws
 from dgcnn_ws.datasets.formats.gltf import embed_buffers
 from dgcnn_ws.datasets.frame import Frame
 from dgcnn_ws.datasets.network_input import network_input
-from dgcnn_ws.datasets.preparing.shape_source import find_entries, open_zip, read_member
+from dgcnn_ws.datasets.preparing.layout import find_entries
+from dgcnn_ws.datasets.preparing.shape_source import list_members, open_zip, read_member
 from dgcnn_ws.datasets.shape_file import READERS, load_shape
 from dgcnn_ws.engine.checkpoint import check_model, load_tensors, restore_frame, restore_model
 from dgcnn_ws.engine.devices import peak_memory_bytes, proc_bytes, reset_peak_memory
@@ -234,7 +235,8 @@ def use(kind: str, data: bytes, path: Path) -> None:
     path.write_bytes(data)
     if kind == "zip":
         open_zip.cache_clear()
-        for entry in find_entries(path):
+        list_members.cache_clear()
+        for entry in find_entries(path).entries:
             read_member(path, entry.path)
     elif kind == "checkpoint":
         model, _, _ = restore_model(path)

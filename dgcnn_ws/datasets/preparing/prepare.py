@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import signal
 import tempfile
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,8 +21,9 @@ from tqdm import tqdm
 from dgcnn_ws.datasets.frame import MAX_POINTS, Frame, check_axis
 from dgcnn_ws.datasets.modelnet import validation_mask
 from dgcnn_ws.datasets.network_input import network_input
-from dgcnn_ws.datasets.preparing.shape_source import SPLITS, Entry, find_entries, read_member
-from dgcnn_ws.datasets.shape_file import load_shape
+from dgcnn_ws.datasets.preparing.layout import SPLITS, Entry, Listing, find_entries
+from dgcnn_ws.datasets.preparing.shape_source import read_member
+from dgcnn_ws.datasets.shape_file import ShapeWarning, load_shape
 from dgcnn_ws.errors import InputError
 
 CLOUDS_PER_FILE = 2048
@@ -55,9 +58,33 @@ class Report:
     """What became of the files."""
 
     class_names: list[str]
+    listing: Listing = field(default_factory=Listing)
+    classes: dict[str, Counter[str]] = field(default_factory=dict)  # of each: `files`, `train`, `test`, and reasons
+    notes: list[dict[str, str]] = field(default_factory=list)  # `file` and `note`, of shapes read in part
     written: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     skipped: list[dict[str, str]] = field(default_factory=list)  # `file` and `reason`
     repeated: int = 0  # clouds of fewer points than are stored, so that some occur more than once
+
+    @property
+    def dropped(self) -> int:
+        """Files that may have been meant, and folders that may have been classes, that the data set lacks."""
+        return len(self.skipped) + len(self.listing.left_out) + len(self.listing.empty)
+
+    def lines(self) -> Iterator[str]:
+        """Yield a line a class: its files, the clouds of each split, and what was left out, and why."""
+        names = [*self.class_names, *self.listing.empty]
+        width = max(len(name) for name in [*names, "class"])
+        yield f"{'class':{width}}  files  train   test  left out"
+        for name in names:
+            counts = self.classes.get(name, Counter())
+            reasons = [(n, reason) for reason, n in counts.items() if reason not in ("files", *SPLITS)]
+            why = "; ".join(f"{n}: {reason}" for n, reason in reasons)
+            if not counts["files"]:
+                why = "an empty folder"
+            elif not why and min(counts[split] for split in SPLITS) == 0:
+                why = "none for " + " or ".join(split for split in SPLITS if not counts[split])
+            row = f"{name:{width}}  {counts['files']:5}  {counts['train']:5}  {counts['test']:5}  {why}"
+            yield row.rstrip()
 
 
 def assign_splits(entries: list[Entry], settings: Settings) -> dict[str, list[Entry]]:
@@ -77,17 +104,21 @@ def assign_splits(entries: list[Entry], settings: Settings) -> dict[str, list[En
 
 # --- one shape ---
 
-Cloud = tuple[np.ndarray, bool]  # points (num_points, 3) float32, and whether some had to be repeated
+# Points (num_points, 3) float32, whether some had to be repeated, and what of the file is not in them.
+Cloud = tuple[np.ndarray, bool, list[str]]
 
 
 def prepare_cloud(source: Path, settings: Settings, entry: Entry) -> Cloud | str:
     """One file's points, or why it has none: a pure function of its contents and the settings."""
     try:
-        shape = load_shape(read_member(source, entry.path), entry.path)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ShapeWarning)
+            shape = load_shape(read_member(source, entry.path), entry.path)
         points = network_input(shape, settings.frame, settings.num_points, str(entry.path))
     except InputError as error:
         return str(error)
-    return points, shape.ndim == 2 and len(shape) < settings.num_points
+    notes = [str(warning.message) for warning in caught if issubclass(warning.category, ShapeWarning)]
+    return points, shape.ndim == 2 and len(shape) < settings.num_points, notes
 
 
 def prepare_clouds(
@@ -174,11 +205,22 @@ def prepare(source: Path, out: Path, settings: Settings, jobs: int = 1, strict: 
             f"--seed {settings.seed} at least 0."
         )
     check_axis(settings.up)
-    entries = find_entries(source)
+    listing = find_entries(source)
+    entries = listing.entries
     splits = assign_splits(entries, settings)
     class_names = sorted({entry.class_name for entry in entries})
     labels = {name: label for label, name in enumerate(class_names)}
-    report = Report(class_names)
+    for split in SPLITS:
+        if not splits[split]:
+            raise InputError(
+                f"{source} has no {split} shapes. Give it {split} folders too, or none at all: then a share of each "
+                "class, of two shapes or more, becomes test."
+            )
+    report = Report(class_names, listing)
+    report.classes = {name: Counter() for name in [*class_names, *listing.empty]}
+    for line in listing.left_out:
+        if line["class"]:
+            report.classes[line["class"]].update(["files", line["reason"]])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as workspace:
         built = Path(workspace) / out.name
@@ -189,22 +231,32 @@ def prepare(source: Path, out: Path, settings: Settings, jobs: int = 1, strict: 
         split_of = {entry.path: split for split in SPLITS for entry in splits[split]}
         clouds = prepare_clouds(source, settings, entries, jobs)
         for entry, cloud in tqdm(clouds, total=len(entries), unit=" files", disable=None, dynamic_ncols=True):
+            counts = report.classes[entry.class_name]
+            counts["files"] += 1
             if isinstance(cloud, str):
                 if strict:
                     raise InputError(cloud)
+                counts["cannot be read"] += 1
                 report.skipped.append({"file": str(entry.path), "reason": cloud})
                 continue
-            points, repeated = cloud
+            points, repeated, notes = cloud
             report.repeated += repeated
+            report.notes += [{"file": str(entry.path), "note": note} for note in notes]
+            counts[split_of[entry.path]] += 1
             report.written[split_of[entry.path]] += 1
             name = f"{entry.class_name}/{printable(entry.path.stem)}"
             writers[split_of[entry.path]].add(points, labels[entry.class_name], name)
         for split, writer in writers.items():
             writer.flush()
             if not writer.files:
-                raise InputError(f"{source} gives no {split} cloud: {len(report.skipped)} files cannot be read.")
+                raise InputError(
+                    f"{source} gives no {split} cloud: {len(report.skipped)} files cannot be read. The first: "
+                    f"{report.skipped[0]['reason']}"
+                )
         recorded = vars(settings) | asdict(settings.frame)  # what `read_frame` looks for
-        content = {"source": source.name, "settings": recorded, "skipped": report.skipped}
+        content = {"source": source.name, "settings": recorded, "skipped": report.skipped, "notes": report.notes}
+        content |= {"left_out": listing.left_out, "empty_classes": listing.empty, "beside": dict(listing.beside)}
+        content |= {"layout": listing.notes, "classes": {name: dict(n) for name, n in report.classes.items()}}
         (built / "prepare.json").write_text(json.dumps(content, indent=1) + "\n")
         built.rename(out)
     return report

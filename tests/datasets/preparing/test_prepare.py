@@ -1,5 +1,6 @@
 """Files in, data set out: what a user of `prepare` relies on."""
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -121,7 +122,8 @@ def test_broken_files_are_named_and_left_out(source: Path, tmp_path: Path, jobs:
 def test_nothing_is_left_where_nothing_can_be_made(source: Path, tmp_path: Path) -> None:
     for i, class_name in enumerate(("a", "b")):
         (tmp_path / "source" / class_name).mkdir(parents=True)
-        (tmp_path / "source" / class_name / f"{i}.off").write_text("no mesh")
+        for name in (f"{i}.off", "other.off"):
+            (tmp_path / "source" / class_name / name).write_text("no mesh")
     before = set(tmp_path.iterdir())
     with pytest.raises(InputError, match="no train cloud"):
         prepare(tmp_path / "source", tmp_path / "out", SETTINGS)
@@ -131,3 +133,34 @@ def test_nothing_is_left_where_nothing_can_be_made(source: Path, tmp_path: Path)
     with pytest.raises(InputError, match="already exists"):
         prepare(source, tmp_path / "source", SETTINGS)
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_line_a_class_says_what_became_of_its_files(source: Path, tmp_path: Path) -> None:
+    broken = copy_with_damage(source, tmp_path / "broken")
+    for name in ("flat/extra.fbx", "odd/1.fbx", "extra.off"):
+        (broken / name).parent.mkdir(exist_ok=True)
+        (broken / name).write_text("")
+    (broken / "none").mkdir()
+    scan = np.random.default_rng(0).normal(size=(70, 3))
+    scan[:6] = np.nan
+    np.save(broken / "tall/scan.npy", scan)
+    report = prepare(broken, tmp_path / "out", SETTINGS)
+    assert [line.split(maxsplit=4) for line in report.lines()][1:] == [
+        ["flat", "9", "5", "2", "1: .fbx is not read; 1: cannot be read"],
+        ["tall", "10", "7", "2", "1: cannot be read"],
+        ["none", "0", "0", "0", "an empty folder"],
+        ["odd", "1", "0", "0", "1: .fbx is not read"],
+    ]
+    assert report.dropped == 2 + 3 + 2  # unreadable, not read or beside the classes, without a shape
+    said = json.loads((tmp_path / "out/prepare.json").read_text())
+    assert {line["file"] for line in said["left_out"]} == {"flat/extra.fbx", "odd/1.fbx", "extra.off"}
+    assert said["empty_classes"] == ["none", "odd"]
+    assert [line["note"] for line in said["notes"]] == ["tall/scan.npy: 6 of 70 rows are NaN or zeros: left out"]
+
+
+def test_a_class_of_one_shape_is_said_to_be_untested(source: Path, tmp_path: Path) -> None:
+    copy = copy_with_damage(source, tmp_path / "copy")
+    (copy / "one").mkdir()
+    (copy / "one/1.off").write_bytes((source / "flat/0.off").read_bytes())
+    lines = list(prepare(copy, tmp_path / "out", SETTINGS).lines())
+    assert lines[2].split(maxsplit=4) == ["one", "1", "1", "0", "none for test"]
