@@ -4,6 +4,7 @@ Reads off, obj, ply, stl, glb, npy, npz, xyz, txt and pts, and all such files of
 training data were, which the checkpoint knows: which axis points up, how many points are drawn, zero mean, unit sphere.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,25 +60,35 @@ def check(args: Arguments) -> None:
     check_folder_of(args.json, args.picture)
 
 
-def list_files(paths: tuple[Path, ...]) -> list[Path]:
-    """Return the files named, and those that can be read in the folders named, at any depth."""
+def list_files(paths: tuple[Path, ...]) -> tuple[list[Path], list[dict[str, str]]]:
+    """Return the files named and those of the folders named, at any depth; and which of these are not read, and why."""
+    from dgcnn_ws.datasets.preparing.shape_source import is_shape, list_names, why_no_shape
     from dgcnn_ws.datasets.shape_file import READERS
 
     files: list[Path] = []
+    left_out: list[dict[str, str]] = []
     for path in paths:
-        found = [path] if not path.is_dir() else sorted(p for p in path.rglob("*") if p.suffix.lower() in READERS)
+        names = list_names(path) if path.is_dir() else []
+        found = [path / name for name in names if is_shape(name)] if path.is_dir() else [path]
         if not found:
             raise InputError(f"{path} holds no file that ends in {', '.join(READERS)}.")
         files += found
-    return files
+        reasons = ((name, why_no_shape(name)) for name in names if not is_shape(name))
+        left_out += [{"file": str(path / name), "reason": f"{path / name}: {why}"} for name, why in reasons if why]
+    return files, left_out
 
 
 def load(path: Path, frame: "Frame", num_points: int, k: int) -> "np.ndarray":
     """Return what the network sees of a file (N, 3); InputError where it cannot be read, or has too few points."""
     from dgcnn_ws.datasets.network_input import network_input
-    from dgcnn_ws.datasets.shape_file import load_shape, read_bytes
+    from dgcnn_ws.datasets.shape_file import ShapeWarning, load_shape, read_bytes
 
-    points = network_input(load_shape(read_bytes(path), path), frame, num_points, str(path))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ShapeWarning)
+        shape = load_shape(read_bytes(path), path)
+    for message in (str(warning.message) for warning in caught if issubclass(warning.category, ShapeWarning)):
+        print(f"note: {message}")
+    points = network_input(shape, frame, num_points, str(path))
     if len(points) < k:
         raise InputError(f"{path} has {len(points)} points, but each of this network's needs {k} neighbours.")
     return points
@@ -118,7 +129,7 @@ def main(arguments: list[str]) -> int:
     from dgcnn_ws.engine.devices import pick_device
     from dgcnn_ws.inference.prediction import predict
 
-    files = list_files(args.files)
+    files, skipped = list_files(args.files)
     device = pick_device(args.device)
     model, recipe, class_names = restore_model(args.checkpoint)
     if recipe.task != "classify":
@@ -129,7 +140,6 @@ def main(arguments: list[str]) -> int:
     frame = frame_for(args)
     model.to(device)
     answers: list[dict[str, Any]] = []
-    skipped: list[dict[str, str]] = []
     drawn: list[tuple[np.ndarray, np.ndarray, str]] = []
     with tqdm(total=len(files), unit=" shapes", disable=None, dynamic_ncols=True, leave=False) as bar:
         for start in range(0, len(files), args.batch_size):

@@ -15,9 +15,11 @@ import trimesh
 from torch import nn
 
 from dgcnn_ws.cli import main
+from dgcnn_ws.cli.predict import list_files
 from dgcnn_ws.datasets import FolderClouds, load_dataset
 from dgcnn_ws.datasets.frame import Frame
 from dgcnn_ws.engine.checkpoint import load_checkpoint, restore_model
+from dgcnn_ws.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -315,6 +317,18 @@ def test_own_shapes_from_files_to_predictions(
     assert picture.read_bytes().startswith(b"\x89PNG")
     code, _, err = run(capsys, "predict", folder / "best.pt", own_shapes / "pole/broken.off")
     assert code == 2 and err.startswith("error: none of the files")
+
+
+def test_predict_names_what_it_does_not_read_in_a_folder(tmp_path: Path) -> None:
+    for name in ("a/1.xyz", "a/1.fbx", "2.off", "2.mtl", "README.txt", ".hidden.off"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    files, left_out = list_files((tmp_path, tmp_path / "2.mtl"))
+    assert files == [tmp_path / "2.off", tmp_path / "a/1.xyz", tmp_path / "2.mtl"]
+    assert [line["reason"] for line in left_out] == [f"{tmp_path / 'a/1.fbx'}: .fbx is not read"]
+    (empty := tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no file"):
+        list_files((empty,))
 
 
 def test_a_cloud_is_predicted_as_it_was_trained(
