@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dgcnn_ws.inference.finished import Classifier, Segmenter
+    from dgcnn_ws.inference.load import load
     from dgcnn_ws.models import DGCNN, DGCNNSeg, DGCNNTNet
     from dgcnn_ws.nn import (
         EdgeConv,
@@ -20,19 +22,26 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DGCNN",
+    "Classifier",
     "DGCNNSeg",
     "DGCNNTNet",
     "EdgeConv",
+    "Segmenter",
     "WSConv1d",
     "WSConv2d",
     "WSConv3d",
     "WSLinear",
     "convert_to_ws_gn",
     "fuse",
+    "load",
     "standardize_weight",
 ]
 
-_FLOORS = {"dgcnn_ws.models": ("DGCNN", "DGCNNSeg", "DGCNNTNet")}  # of the names that are not in dgcnn_ws.nn
+_FLOORS = {  # of the names that are not in dgcnn_ws.nn
+    "dgcnn_ws.models": ("DGCNN", "DGCNNSeg", "DGCNNTNet"),
+    "dgcnn_ws.inference.finished": ("Classifier", "Segmenter"),
+    "dgcnn_ws.inference.load": ("load",),
+}
 
 
 def __getattr__(name: str) -> Any:

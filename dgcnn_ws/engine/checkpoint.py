@@ -20,6 +20,8 @@ from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import replacing
 from dgcnn_ws.models.settings import KEY
 
+CONFIG, WEIGHTS = "config.json", "model.safetensors"  # what `save_pretrained` writes
+
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON to `path` in one step."""
@@ -93,12 +95,27 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is no .safetensors file, or damaged.") from error
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what `save_checkpoint` wrote, on the CPU.
+def checkpoint_in(path: Path) -> Path:
+    """Return the checkpoint that `path` means: itself; of a run's folder best.pt, or last.pt where that is missing."""
+    if not path.is_dir() or (path / WEIGHTS).is_file():
+        return path
+    found = next((path / name for name in ("best.pt", "last.pt") if (path / name).is_file()), None)
+    if found is None:
+        raise InputError(f"{path} is a folder without best.pt, last.pt or {WEIGHTS}: there is no network in it.")
+    return found
 
-    Raises InputError where the file is missing, or is no checkpoint of this program.
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what `save_checkpoint` or `save_pretrained` wrote, on the CPU.
+
+    Raises InputError where the file or folder is missing, or is no checkpoint of this program.
     """
-    content = load_tensors(path)
+    path = checkpoint_in(path)
+    if path.is_dir():
+        about = read_json(path / CONFIG)
+        content = {**about, "model": load_safetensors(path / WEIGHTS)} if isinstance(about, dict) else None
+    else:
+        content = load_tensors(path)
     expected = {"config": dict, "class_names": list, "model": dict}
     if not isinstance(content, dict) or any(not isinstance(content.get(k), t) for k, t in expected.items()):
         raise InputError(f"{path} is not a checkpoint of dgcnn_ws: it lacks {', '.join(expected)}.")
@@ -107,12 +124,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def restore_model(path: Path) -> tuple[nn.Module, Recipe, list[str]]:
+def restore_model(path: Path, content: dict[str, Any] | None = None) -> tuple[nn.Module, Recipe, list[str]]:
     """Return the network of a checkpoint with its weights, the recipe that trained it, and its class names.
+
+    Args:
+        content: what `load_checkpoint` returned, where that has been called.
 
     Raises InputError as `load_checkpoint` does, and where weights and settings disagree.
     """
-    content = load_checkpoint(path)
+    content = load_checkpoint(path) if content is None else content
     recipe = from_config(content["config"], path)
     num_classes, parts = len(content["class_names"]), content.get("part_names", [])
     if not isinstance(parts, list) or bool(parts) != (recipe.task == "segment"):
@@ -123,15 +143,15 @@ def restore_model(path: Path) -> tuple[nn.Module, Recipe, list[str]]:
     return model, recipe, content["class_names"]
 
 
-def restore_frame(path: Path) -> Frame:
+def restore_frame(path: Path, content: dict[str, Any] | None = None) -> Frame:
     """Return how shapes became the clouds that trained a checkpoint.
 
     Where it does not say, as of version 0.1 those of data from elsewhere and imported ones do not: the published way
     for ModelNet40, the usual one for others.
 
-    Raises InputError as `load_checkpoint` does, and where that is damaged.
+    Args and errors as for `restore_model`.
     """
-    content = load_checkpoint(path)
+    content = load_checkpoint(path) if content is None else content
     if content.get("frame") is not None:
         return frame_of(content["frame"], path)
     is_modelnet40 = content["config"].get("dataset") == "modelnet40"

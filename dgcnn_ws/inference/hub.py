@@ -1,0 +1,162 @@
+"""A finished network in a folder that others can open, and on the Hugging Face hub: extra `[hub]`.
+
+The folder holds `model.safetensors`, `config.json` (settings, class names, frame, temperature, results) and a model
+card with the run's own scores. huggingface_hub's mixin does the sending.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from dgcnn_ws.engine.checkpoint import CONFIG, WEIGHTS
+from dgcnn_ws.errors import InputError
+from dgcnn_ws.files import replacing
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelHubMixin
+else:
+    try:
+        from huggingface_hub import ModelHubMixin
+    except ImportError:
+
+        class ModelHubMixin:
+            """Says what is missing."""
+
+            def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+                raise InputError('this needs the package huggingface_hub: pip install ".[hub]".')
+
+            push_to_hub = save_pretrained
+            from_pretrained = classmethod(save_pretrained)
+
+
+class Hub(ModelHubMixin):
+    """Adds `save_pretrained`, `push_to_hub` and `from_pretrained` to a finished network."""
+
+    about: dict[str, Any]
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from safetensors.torch import save
+
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+        for name, content in (
+            (CONFIG, json.dumps(shareable(self.about), indent=1).encode() + b"\n"),
+            (WEIGHTS, save(weights, {"format": "pt"})),
+        ):
+            with replacing(save_directory / name) as temporary:
+                temporary.write_bytes(content)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Return the network in a folder that `save_pretrained` wrote, or that of a name on the hub.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or `user/name`.
+            kwargs: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, as huggingface_hub takes
+                them.
+
+        Raises InputError where there is none, it cannot be fetched, or it is damaged.
+        """
+        return cls._from_pretrained(model_id=str(pretrained_model_name_or_path), **kwargs)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> Self:
+        from dgcnn_ws.inference.load import load  # which makes what this file describes
+
+        folder = Path(model_id)
+        if not folder.is_dir():
+            folder = fetch(model_id, **kwargs)
+        model = load(folder)
+        if not isinstance(model, cls):
+            raise InputError(f"{model_id} holds a {type(model).__name__}, not a {cls.__name__}.")
+        return model
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the card: what the network is, its scores, and three lines that use it."""
+        from huggingface_hub import ModelCard
+
+        return ModelCard(card(self.about, type(self).__name__))
+
+
+def fetch(name: str, **kwargs: Any) -> Path:
+    """Return the folder in which huggingface_hub keeps a network of the hub. Raises InputError where it cannot."""
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+    except ImportError as error:
+        raise InputError(f'{name} is no folder here; the hub needs huggingface_hub: pip install ".[hub]".') from error
+    try:
+        return [Path(hf_hub_download(name, file, **kwargs)) for file in (CONFIG, WEIGHTS)][-1].parent
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{name} is no folder here, and cannot be fetched from the hub: {reason}") from error
+
+
+def shareable(about: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint says without where its data lay on this machine."""
+    config = about["config"]
+    return about | {"config": config | {"data_root": Path(config["data_root"]).name}}
+
+
+def card(about: dict[str, Any], kind: str) -> str:
+    """Return the text of a model card.
+
+    Args:
+        about: what a checkpoint says beside its weights.
+        kind: the class that opens it.
+    """
+    config, names = about["config"], about["class_names"]
+    data = Path(config["data_root"]).name if config["dataset"] == "folder" else config["dataset"]
+    what = "names the parts of" if about.get("part_names") else f"tells {len(names)} classes apart in"
+    settings = {name: config[name] for name in ("preset", "norm", "head_norm", "groups", "k", "num_points", "emb_dims")}
+    lines = [
+        "---",
+        "library_name: dgcnn_ws",
+        "tags: [point-cloud, dgcnn, weight-standardization]",
+        "---",
+        "",
+        f"# DGCNN, {config['norm']}, trained on {data}",
+        "",
+        f"A network that {what} point clouds: " + ", ".join(names) + ".",
+        "",
+        "```python",
+        "from dgcnn_ws import " + kind,
+        "",
+        f'model = {kind}.from_pretrained("...")  # this folder or its name on the hub',
+        'model.predict("chair.off")' if kind == "Classifier" else f'model.predict("mug.off", category="{names[0]}")',
+        "```",
+        "",
+        *scores(about),
+        "## How it was trained",
+        "",
+        "| setting | value |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in settings.items()),
+        f"| epochs, optimizer, lr | {config['epochs']}, {config['optimizer']}, {config['lr']} |",
+        f"| batch, micro-batch | {config['batch_size']}, {config['micro_batch']} |",
+        f"| augmentation | {config['augment']} |",
+        f"| seed | {config['seed']} |",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def scores(about: dict[str, Any]) -> list[str]:
+    """Return the card's lines on how good the network is: what the run itself found on its test set."""
+    found = about.get("results")
+    if not found:
+        return ["Its scores are not known: the checkpoint was taken out of its run's folder, or imported.", ""]
+    share = "{:.1%}".format
+    chosen = "validation" if about["config"]["select"] == "val" else "the test set itself, as papers do"
+    rows = [("overall accuracy", found["overall_accuracy"]), ("mean class accuracy", found["mean_class_accuracy"])]
+    rows += [(f"{kind} mIoU", found[f"{kind}_miou"]) for kind in ("instance", "class") if f"{kind}_miou" in found]
+    rows += [(name, value) for name, value in found["per_class"].items() if value is not None]
+    return [
+        f"## Scores on {found['num_clouds']} test clouds",
+        "",
+        f"The checkpoint was chosen on {chosen}.",
+        "",
+        "| | test |",
+        "|---|---|",
+        *(f"| {name} | {share(value)} |" for name, value in rows),
+        "",
+    ]

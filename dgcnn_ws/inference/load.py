@@ -1,0 +1,54 @@
+"""`dgcnn_ws.load`: a checkpoint as a network that can be used."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from dgcnn_ws.engine.checkpoint import checkpoint_in, load_checkpoint, read_json, restore_frame, restore_model
+from dgcnn_ws.errors import InputError
+from dgcnn_ws.inference.finished import Classifier, Segmenter
+
+NOT_KEPT = ("model", "optimizer", "scaler", "progress")  # what only training goes on with
+
+
+def load(path: str | Path) -> Classifier | Segmenter:
+    """Return the network of a checkpoint with its weights and settings, in evaluation mode, on the CPU.
+
+        model = dgcnn_ws.load("runs/mine/best.pt")
+        model.predict("chair.off").name
+
+    Args:
+        path: best.pt or last.pt of a run, an imported checkpoint, a run's folder (its best.pt), or a folder that
+            `save_pretrained` wrote. Nothing that it holds is executed.
+
+    Raises InputError where it is missing, damaged or something else.
+    """
+    path = checkpoint_in(Path(path))
+    content = load_checkpoint(path)
+    network, recipe, _ = restore_model(path, content)
+    about = {name: value for name, value in content.items() if name not in NOT_KEPT}
+    about["temperature"] = temperature_in(content, path)
+    if "results" not in about and path.name in ("best.pt", "last.pt"):
+        about["results"] = results_of(path)
+    try:
+        json.dumps(about)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: what it says beside its weights is not plain data.") from error
+    kind = Segmenter if recipe.task == "segment" else Classifier
+    return kind(network, recipe, restore_frame(path, content), about)
+
+
+def temperature_in(content: dict[str, Any], path: Path) -> float:
+    """Return what a checkpoint divides logits by. Raises InputError where that is no positive number."""
+    value = content.get("temperature", 1.0)
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise InputError(f"{path} is damaged: its temperature is {value!r}, not a positive number.")
+    return float(value)
+
+
+def results_of(path: Path) -> dict[str, Any] | None:
+    """Return the test scores that a run wrote of its checkpoint at `path`; None where it has not ended."""
+    results = path.parent / "results.json"
+    content = read_json(results) if results.is_file() else {}
+    return content.get(path.stem) if isinstance(content, dict) else None
