@@ -28,6 +28,10 @@ from dgcnn_ws.nn.edge_conv import EdgeBlock
 from dgcnn_ws.ops import reference
 
 SIZES = ((1, 1024), (8, 256), (5, 777))  # clouds and points of the batches that a file is checked on
+PRECISION = (
+    "float32. OpenVINO takes bfloat16 by itself on processors that have it: compile with "
+    "{'INFERENCE_PRECISION_HINT': 'f32'}. TensorRT: without TF32, FP16 and BF16."
+)
 TOLERANCE = 1e-4  # per logit, relative to the largest where that is above 1
 
 Inputs = Callable[[int, int], tuple[Tensor, ...]]
@@ -73,7 +77,8 @@ def export(
             `.pt2`, which `torch.export.load` reads.
         inputs: makes the model's inputs for a number of clouds and of points.
         sizes: the batches to check, (clouds, points) each, with points at least the largest k.
-        metadata: JSON-ready values to store in the file: ONNX's metadata, or `metadata.json` beside the program.
+        metadata: JSON-ready values to store in the file, beside the precision that it needs: ONNX's metadata, or
+            `metadata.json` beside the program.
 
     Returns:
         A check for each of `sizes`.
@@ -90,7 +95,7 @@ def export(
         require("onnx", "onnxscript", "onnxruntime")
     model = exportable(model)
     program = trace(model, inputs(2, min(points for _, points in sizes)))
-    content = write(program, metadata or {})
+    content = write(program, {"precision": PRECISION} | (metadata or {}))
     run = load(content)
     checks = [compare(model, run, inputs(*size)) for size in sizes]
     worst = max(check.median for check in checks)
@@ -137,8 +142,26 @@ def knn(x: Tensor, k: int) -> Tensor:
     """Return idx (B, N, k) as `ops.knn` does, by one product, which every runtime is fast at; the nearest first."""
     x = x.to(reference.compute_dtype(x))
     x = x - x.mean(1, keepdim=True)  # or squares and products would be large, and their difference rounded
-    distance = x.square().sum(2).unsqueeze(1) - 2 * (x @ x.mT)  # (B, N, N), up to a constant per row
+    distance = x.square().sum(2).unsqueeze(1) - 2 * products(x)  # (B, N, N), up to a constant per row
     return distance.topk(k, dim=2, largest=False, sorted=True).indices
+
+
+def products(x: Tensor) -> Tensor:
+    """Return x xᵀ, (B, N, C) -> (B, N, N), in a form that runtimes which round the factors leave as exact as float32.
+
+    A float32 number is the sum of three bfloat16 numbers. Products of these are exact in bfloat16 and TF32 arithmetic
+    with float32 sums (torch's matmul precision `high` and `medium`, TensorFloat-32 in onnxruntime on CUDA), so rounded
+    factors cost nothing; the products of the smallest parts are below float32's last bit and left out. A runtime that
+    rounds sums too (OpenVINO's bfloat16) must be told to compute in float32: `PRECISION` says so in the file.
+    """
+    if x.dtype != torch.float32:
+        return x @ x.mT
+    high = x.to(torch.bfloat16).to(x.dtype)
+    middle = (x - high).to(torch.bfloat16).to(x.dtype)
+    low = x - high - middle
+    left = torch.cat([high, high, middle, high, low, middle], dim=2)  # (B, N, 6C)
+    right = torch.cat([high, middle, high, low, high, middle], dim=2)
+    return left @ right.mT
 
 
 def dilate(x: Tensor, idx: Tensor, dilation: int) -> Tensor:

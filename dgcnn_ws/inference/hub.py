@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from torch import nn
+
 from dgcnn_ws.engine.checkpoint import CONFIG, WEIGHTS
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import replacing
@@ -33,6 +35,7 @@ class Hub(ModelHubMixin):
     """Adds `save_pretrained`, `push_to_hub` and `from_pretrained` to a finished network."""
 
     about: dict[str, Any]
+    network: nn.Module
 
     def _save_pretrained(self, save_directory: Path) -> None:
         from safetensors.torch import save

@@ -71,10 +71,9 @@ def test_onnxruntime_computes_the_same_at_any_size(kind: str, tmp_path: Path) ->
     proto = onnx.load(path)
     onnx.checker.check_model(proto)
     assert {opset.domain for opset in proto.opset_import} == {""}  # standard operators alone
-    assert {entry.key: json.loads(entry.value) for entry in proto.metadata_props} == {
-        "class_names": ["a", "b", "c"],
-        "k": 4,
-    }
+    metadata = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
+    assert metadata.pop("precision").startswith("float32")
+    assert metadata == {"class_names": ["a", "b", "c"], "k": 4}
 
 
 def test_a_segmentation_takes_categories_too(tmp_path: Path) -> None:
@@ -103,7 +102,7 @@ extra = {"metadata.json": ""}
 module = torch.export.load("model.pt2", extra_files=extra).module()
 expected = torch.load("expected.pt")
 torch.testing.assert_close(module(expected["points"]), expected["logits"], rtol=1e-4, atol=1e-4)
-assert extra == {"metadata.json": '{"k": 4}'}
+assert '"k": 4' in extra["metadata.json"] and '"precision": "float32' in extra["metadata.json"]
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -142,3 +141,46 @@ def test_refuses_other_endings_and_folders(tmp_path: Path) -> None:
         export(nn.Identity(), tmp_path / "model.tflite")
     with pytest.raises(InputError, match="is not a folder"):
         export(nn.Identity(), tmp_path / "no/model.onnx")
+
+
+class Rounding(torch.fx.Interpreter):
+    """Runs a program with the factors of the searches' products rounded to bfloat16 or TF32, as runtimes do."""
+
+    def __init__(self, module: torch.fx.GraphModule, bits: int) -> None:
+        super().__init__(module)
+        self.dropped = 23 - bits
+
+    def rounded(self, x: Tensor) -> Tensor:
+        scale = 1 << self.dropped
+        bits = x.contiguous().view(torch.int32)
+        return ((bits + scale // 2) & -scale).view(torch.float32)
+
+    def call_function(self, target: object, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        if getattr(target, "_opname", "") in ("bmm", "matmul"):
+            one, other = args
+            assert isinstance(one, Tensor) and isinstance(other, Tensor)
+            if one.shape == other.mT.shape:  # a search's (B, N, C) and (B, C, N)
+                args = (self.rounded(one), self.rounded(other))
+        return super().call_function(target, args, kwargs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bits", [7, 10], ids=["bfloat16", "TF32"])
+def test_rounded_factors_find_the_same_neighbours(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (points,) = exporting.exportable(network("ws_gn")), random_clouds(8, 60)
+    with torch.no_grad():
+        expected = model(points)
+        moved = []
+        for products in (exporting.products, lambda x: x @ x.mT):
+            monkeypatch.setattr(exporting, "products", products)
+            program = exporting.trace(model, (points,)).module()
+            moved.append((Rounding(program, bits).run(points) - expected).abs().max())
+    assert moved[0] < 1e-5 < 1e-3 < moved[1]
+
+
+def test_products_of_parts_are_as_exact_as_float32s() -> None:
+    x = torch.randn(3, 50, 20) * torch.logspace(-3, 3, 20)
+    exact = x.double() @ x.double().mT
+    size = x.double().norm(dim=2)
+    error = (exporting.products(x) - exact).abs() / (size[:, :, None] * size[:, None])
+    assert error.max() < 4e-7  # float32's own is up to 2e-7 here
+    assert torch.equal(exporting.products(x.double()), x.double() @ x.double().mT)
