@@ -79,6 +79,8 @@ def _plain(field: StructFieldSpec, hidden: Sequence[str]) -> StructFieldSpec:
     others = [option for option in get_args(kind) if option is not NoneType]
     if field.default is None and len(others) < len(get_args(kind)):
         kind = Annotated[kind, tyro.conf.arg(metavar="|".join(map(_metavar, others)), help_behavior_hint="")]
+    if field.name == "start":  # `from` is no name that Python lets a field have
+        kind = Annotated[kind, tyro.conf.arg(name="from", metavar="CHECKPOINT", help_behavior_hint="")]
     if field.name in hidden:
         kind = Annotated[kind, tyro.conf.Suppress]
     return replace(field, type=kind)

@@ -58,7 +58,7 @@ class Arguments:
 
 # A flag of one run, and the list that takes its place here.
 LISTS = {"norm": "--norms", "head_norm": "--head-norms", "micro_batch": "--micro-batches"}
-REFUSED = (*LISTS, "task", "devices", "nodes", "sync_bn")
+REFUSED = (*LISTS, "task", "devices", "nodes", "sync_bn", "start", "freeze")
 
 
 def parse_trials(text: str) -> list[tuple[Optimizer, float]]:
@@ -88,6 +88,8 @@ def parse(arguments: list[str]) -> Arguments:
     args = replace(args, recipe=replace(args.recipe, devices=1, nodes=1))  # also where srun started several
     if args.recipe.task != default.recipe.task:
         raise InputError("compare trains classifiers. Use train --task segment for parts.")
+    if args.recipe.start:
+        raise InputError("compare trains every network from its first weights. Leave --from out.")
     for flag, value in (("--seeds", args.seeds), ("--jobs", args.jobs)):
         if value < 1:
             raise InputError(f"{flag} is {value}, but must be at least 1.")

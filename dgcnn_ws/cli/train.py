@@ -32,7 +32,8 @@ def run_name(recipe: Recipe) -> str:
     micro_batch = recipe.micro_batch or recipe.batch_size  # whatever the processes: a run may go on in others
     recipe = name_folder(recipe)
     network = recipe.task if recipe.task == "segment" else recipe.preset
-    return f"{dataset_name(recipe)}-{network}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}"
+    goes_on = "-fine-tuned" if recipe.start else ""
+    return f"{dataset_name(recipe)}-{network}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}{goes_on}"
 
 
 def main(arguments: list[str]) -> None:
@@ -47,6 +48,11 @@ def command(parsed: Arguments, arguments: list[str]) -> None:
     from dgcnn_ws.engine.checkpoint import read_json
     from dgcnn_ws.engine.processes import check_started, is_first, started
 
+    if parsed.recipe.start and not parsed.resume:
+        from dgcnn_ws.engine.fine_tuning import like_checkpoint
+
+        names_data = any(word.split("=")[0] in ("--dataset", "--data-root") for word in arguments)
+        parsed = parse(arguments, like_checkpoint(Recipe(), Path(parsed.recipe.start), with_data=not names_data))
     check_data_root(parsed.recipe.dataset, parsed.recipe.data_root)
     folder = parsed.out / (parsed.name or run_name(parsed.recipe))
     if parsed.resume:  # what the user left out is what the run was started with

@@ -103,6 +103,11 @@ class Recipe:
     """Machines. Default: what torchrun or srun started, else 1."""
     sync_bn: bool = False
     """Let batch norms see the micro-batches of all processes at once."""
+    start: str = ""
+    """Checkpoint, run or saved folder to go on from (--from): its network and weights, with a new last layer where the
+    classes differ; its data too where no other is named."""
+    freeze: bool = False
+    """Train the head alone: what --from brings before it stays as it is, statistics too."""
 
     @property
     def processes(self) -> int:
@@ -282,6 +287,8 @@ def _check(recipe: Recipe) -> None:
             f"k={recipe.k} neighbours need at least {recipe.k} points; these clouds have {recipe.num_points}. "
             "Lower --k or raise --num-points."
         )
+    if recipe.freeze and not recipe.start:
+        raise InputError("--freeze keeps what --from brings, and there is none. Name a checkpoint with --from.")
     _check_shares(recipe)
 
 
@@ -366,6 +373,7 @@ def from_config(config: Any, source: Path) -> Recipe:
 # Settings that older runs do not name, and which then had these values.
 BEFORE = {"task": "classify", "devices": 1, "nodes": 1, "sync_bn": False, "cuda_graph": False}
 BEFORE |= {"deterministic": False, "stream": False, "stream_buffer": 256}
+BEFORE |= {"start": "", "freeze": False}
 
 
 @cache
@@ -414,4 +422,5 @@ def build_optimizer(recipe: Recipe, model: "torch.nn.Module") -> "torch.optim.Op
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     kind = kinds[recipe.optimizer]
     extra: dict[str, float] = {"momentum": 0.9} if kind is torch.optim.SGD else {}
-    return kind(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True, **extra)
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return kind(learned, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True, **extra)

@@ -33,6 +33,7 @@ from dgcnn_ws.engine.devices import (
     use_deterministic_algorithms,
 )
 from dgcnn_ws.engine.evaluation import evaluate_by_batch_statistics, uses_batch_statistics
+from dgcnn_ws.engine.fine_tuning import freeze_body, take_over, train_mode
 from dgcnn_ws.engine.launch import launch
 from dgcnn_ws.engine.recipe import (
     PRECISIONS,
@@ -120,6 +121,11 @@ class Run:
             "frame": asdict(self.train_set.frame) if self.train_set.frame else None,
         }
         model = build_model(recipe, self.train_set.num_classes, len(self.part_names))
+        with self.processes.together():
+            if recipe.start and not (resume and (folder / "last.pt").exists()):
+                take_over(model, recipe, self.train_set.class_names, self.part_names)
+        if recipe.freeze:
+            freeze_body(model)
         if recipe.sync_bn:
             synchronize_batch_norms(model)
         self.model, self.optimizer = self.fabric.setup(model, build_optimizer(recipe, model))
@@ -177,7 +183,7 @@ class Run:
 
     def _train_epoch(self, bar: "tqdm[Any]", requests: list[int]) -> None:
         """Train to the end of the epoch, or to the first step after a request to stop."""
-        self.model.train()
+        train_mode(self.model.module, self.recipe.freeze)
         epoch, start = divmod(self.progress.step, len(self.loader))
         bar.set_description(f"epoch {epoch + 1}/{self.recipe.epochs}")
         reset_peak_memory(self.device)

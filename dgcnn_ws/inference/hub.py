@@ -97,7 +97,9 @@ def fetch(name: str, **kwargs: Any) -> Path:
 def shareable(about: dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint says without where its data lay on this machine."""
     config = about["config"]
-    return about | {"config": config | {"data_root": Path(config["data_root"]).name}}
+    return about | {
+        "config": config | {name: Path(config[name]).name for name in ("data_root", "start") if name in config}
+    }
 
 
 def card(about: dict[str, Any], kind: str) -> str:
