@@ -50,11 +50,11 @@ class GlobalFeature(nn.Module):
                 pooled.append(features.mean(dim=2))
         else:
             y = ops.linear(x.transpose(1, 2), effective_weight(self.conv).squeeze(2), self.conv.bias)
-            extreme, y_mean, y_var = ops.column_moments(y, affine_sign(self.norm))
-            scale, shift = affine_from_moments(self.norm, y_mean, y_var, x.shape[2])
-            pooled = [F.leaky_relu(scale * extreme + shift, slope)]
+            points = ops.PooledPoints(y, affine_sign(self.norm))
+            scale, shift = affine_from_moments(self.norm, points.mean, points.var, x.shape[2])
+            pooled = [F.leaky_relu(scale * points.extreme + shift, slope)]
             if self.mean_pool:
-                pooled.append(ops.mean_act(y, scale, shift, slope))
+                pooled.append(points.mean_act(scale, shift, slope))
         return torch.cat(pooled, dim=1)
 
     @torch.no_grad()

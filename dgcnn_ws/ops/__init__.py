@@ -24,6 +24,7 @@ from dgcnn_ws.ops.operators import kernels
 from dgcnn_ws.ops.product import linear
 
 __all__ = [
+    "PooledPoints",
     "check_graph",
     "column_moments",
     "edge_aggregate",
@@ -233,8 +234,30 @@ def column_moments(y: Tensor, sign: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     check_points(y, "y")
     run = reference.column_moments if literal.transformed() else operators.column_moments
-    extreme, _, mean, var = run(y, takes_maximum(sign, y, y.shape[2]))
+    extreme, _, mean, var, *_ = run(y, takes_maximum(sign, y, y.shape[2]))
     return extreme, mean, var
+
+
+class PooledPoints:
+    """`column_moments` of y (B, N, C) and, once a norm has made scale and shift of them, the mean of the activated y.
+
+    The same as `column_moments` and `mean_act` one after the other, but their gradients are one pass over y.
+
+    Attributes: extreme, mean, var, as `column_moments` returns them.
+    """
+
+    def __init__(self, y: Tensor, sign: Tensor) -> None:
+        check_points(y, "y")
+        run = reference.column_moments if literal.transformed() else operators.column_moments
+        self.extreme, _, self.mean, self.var, *link = run(y, takes_maximum(sign, y, y.shape[2]))
+        self._y, self._link = y, link[0] if link and link[0].numel() else None
+
+    def mean_act(self, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
+        """Return `dgcnn_ws.ops.mean_act` of y; once, if it is to be differentiated."""
+        if self._link is None:
+            return mean_act(self._y, scale, shift, negative_slope)
+        check_affine(self._y, scale, shift, negative_slope)
+        return operators.mean_act(self._y, scale, shift, negative_slope, self._link)[0]
 
 
 def mean_act(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
@@ -255,5 +278,6 @@ def mean_act(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> 
         InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
     """
     check_affine(y, scale, shift, negative_slope)
-    run = reference.mean_act if literal.transformed() else operators.mean_act
-    return run(y, scale, shift, negative_slope)
+    if literal.transformed():
+        return reference.mean_act(y, scale, shift, negative_slope)
+    return operators.mean_act(y, scale, shift, negative_slope)[0]

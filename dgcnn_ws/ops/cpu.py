@@ -16,7 +16,7 @@ from torch import Tensor
 from dgcnn_ws.ops.loops import channels as channel_loops
 from dgcnn_ws.ops.loops import edges as edge_loops
 from dgcnn_ws.ops.loops import search as search_loops
-from dgcnn_ws.ops.product import linear
+from dgcnn_ws.ops.product import linear, products_of_bfloat16
 from dgcnn_ws.ops.reference import arg_dtype, compute_dtype
 
 BLOCK_BYTES = 2**22  # one block of products: larger spills from the cache, smaller calls torch more often
@@ -54,7 +54,14 @@ def _share(loop: Callable[..., None], units: int, work: int, *args: Any) -> None
 
 
 def _view(x: Tensor, dtype: torch.dtype | None = None) -> Any:
-    return x.detach().to(dtype or x.dtype).contiguous().numpy()
+    """Return the numbers of x as a flat array: of bfloat16 the bits, which NumPy has no type for."""
+    x = x.detach().to(dtype or x.dtype).contiguous().view(-1)
+    return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
+
+
+def _stored(x: Tensor) -> torch.dtype:
+    """Return the type in which the loops read and write features: x's own, but for float16."""
+    return x.dtype if x.dtype in (torch.float32, torch.float64, torch.bfloat16) else torch.float32
 
 
 def _tiles(batch: int) -> int:
@@ -66,11 +73,6 @@ def _signs(use_max: Tensor, dtype: torch.dtype) -> Any:
     return _view(use_max.to(dtype) * 2 - 1)
 
 
-def _rough_mean(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the mean (B, C) of some sixteen of the points: squares taken about it do not cancel."""
-    return x.detach()[:, :: max(1, x.shape[1] // 16)].to(dtype).mean(1)
-
-
 def _products_are_exact() -> bool:
     matmul = getattr(torch.backends.mkldnn, "matmul", None)
     precision = getattr(matmul, "fp32_precision", None)
@@ -79,54 +81,53 @@ def _products_are_exact() -> bool:
 
 def knn(x: Tensor, k: int) -> Tensor:
     """Return idx (B, N, k) int64 of the k nearest neighbours of each point in x (B, N, C)."""
-    x = x.detach().to(compute_dtype(x))
-    idx = torch.empty(*x.shape[:2], k, dtype=torch.int64)
-    search = _knn_by_differences if x.shape[2] <= MAX_AXES else _knn_by_products
-    for cloud, out in zip(x, idx, strict=True):
-        search(cloud, out)
+    batch, num_points, channels = x.shape
+    idx = torch.empty(batch, num_points, k, dtype=torch.int64)
+    # bfloat16 numbers have exact products in float32. Far from zero, where sums of them might round, they lie on a
+    # grid so coarse that the sums do not: they need no centring, and the matrix units may take them.
+    half, x = x.dtype == torch.bfloat16, x.detach().to(compute_dtype(x))
+    if channels <= MAX_AXES:
+        for axes, out in zip(x.transpose(1, 2), idx, strict=True):
+            _nearest(_view(axes), _view(axes), False, out, num_points, 0, num_points)
+        return idx
+    if not half:
+        x = x - x.mean(1, keepdim=True)  # or squares and products would be large, and their difference rounded
+        if not _products_are_exact():  # someone allowed rounded float32 products
+            x = x.double()
+    squares = x.square().sum(2)
+    rows = min(num_points, max(64, BLOCK_BYTES // (x.element_size() * num_points)))
+    for cloud, terms, out in zip(x, squares, idx, strict=True):
+        for first in range(0, num_points, rows):
+            count = min(rows, num_points - first)
+            products = products_of_bfloat16 if half else _plain_products
+            block = products(cloud[first : first + count], cloud)
+            _nearest(_view(terms), _view(block), True, out, num_points, first, count)
     return idx
 
 
-def _knn_by_differences(cloud: Tensor, idx: Tensor) -> None:
-    num_points = cloud.shape[0]
-    _share(search_loops.nearest_by_differences, num_points, num_points**2, _view(cloud.T), idx.numpy())
+def _plain_products(rows: Tensor, cloud: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return linear(rows, cloud)
 
 
-def _knn_by_products(cloud: Tensor, idx: Tensor) -> None:
-    num_points = cloud.shape[0]
-    cloud = cloud - cloud.mean(0)  # or squares and products would be large, and their difference rounded
-    if not _products_are_exact():  # someone allowed rounded float32 products
-        cloud = cloud.double()
-    squares = cloud.square().sum(1).numpy()
-    rows = min(num_points, max(64, BLOCK_BYTES // (cloud.element_size() * num_points)))
-    for start in range(0, num_points, rows):
-        count = min(rows, num_points - start)
-        with torch.autocast("cpu", enabled=False):
-            products = linear(cloud[start : start + count], cloud).numpy()
-        block = products, squares, idx[start : start + count].numpy()
-        _share(search_loops.nearest_by_products, count, count * num_points, *block)
+def _nearest(terms: Any, matrix: Any, by_products: bool, idx: Tensor, size: int, first: int, count: int) -> None:
+    arguments = terms, matrix, by_products, _view(idx), size, idx.shape[1], first
+    _share(search_loops.nearest, count, count * size, *arguments)
 
 
 def edge_aggregate(ab: Tensor, idx: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return extreme (B, N, C), its slot arg (B, N, C), and mean, var (B, C) of y_ij = a_j + b_i."""
     dtype, (batch, num_points, k), channels = compute_dtype(ab), idx.shape, ab.shape[2] // 2
-    extreme = torch.empty(batch, num_points, channels, dtype=dtype)
+    extreme = torch.empty(batch, num_points, channels, dtype=_stored(ab))
     arg = torch.empty(batch, num_points, channels, dtype=arg_dtype(k))
-    pieces = 16 // gcd(batch, 16)  # not the number of threads, so that the sums do not depend on it
+    units = batch * -(-channels // edge_loops.FORWARD)
+    pieces = 16 // gcd(units, 16)  # not the number of threads, so that the sums do not depend on it
     sums = torch.empty(batch, pieces, 2, channels, dtype=torch.float64)
-    shift = torch.stack(_rough_mean(ab, dtype).chunk(2, dim=-1)).sum(0)
-    _share(
-        edge_loops.edge_forward,
-        batch * pieces,
-        extreme.numel() * k,
-        _view(ab, dtype),
-        _view(idx, torch.int64),
-        _signs(use_max, dtype),
-        extreme.numpy(),
-        arg.numpy(),
-        sums.numpy(),
-        shift.numpy(),
-    )
+    shift = torch.empty(batch, channels, dtype=dtype)
+    inputs = _view(ab, extreme.dtype), _view(idx, torch.int64), _signs(use_max, dtype)
+    outputs = (_view(output) for output in (extreme, arg, shift, sums))
+    shape = num_points, k, pieces
+    _share(edge_loops.edge_forward, units * pieces, extreme.numel() * k, *inputs, *outputs, *shape)
     offset, square = (sums.sum(1) / (num_points * k)).unbind(1)
     mean, var = offset + shift, (square - offset * offset).clamp_min_(0)
     return extreme.to(ab.dtype), arg, mean.to(dtype), var.to(dtype)
@@ -142,40 +143,36 @@ def edge_aggregate_backward(
     g_var: Tensor | None,
 ) -> Tensor:
     """Return the gradient of ab (B, N, 2C); a gradient that is None counts as zero."""
-    dtype, (batch, num_points, k) = mean.dtype, idx.shape
-    idx_view, g_ab = _view(idx, torch.int64), torch.empty(ab.shape, dtype=dtype)
-    offsets = torch.empty(batch, num_points + 1, dtype=torch.int32).numpy()
-    edges = torch.empty(batch, num_points * k, dtype=torch.int32).numpy()
-    _share(edge_loops.transpose_graph, batch, idx.numel(), idx_view, offsets, edges)
+    stored, (batch, num_points, k), channels = _stored(ab), idx.shape, mean.shape[1]
+    neighbours, g_ab = _view(idx, torch.int64), torch.empty(ab.shape, dtype=stored)
     statistics = g_mean is not None or g_var is not None
+    offsets, sources = torch.empty(2, 0, dtype=torch.int32)
+    if statistics:
+        offsets = torch.empty(batch, num_points + 1, dtype=torch.int32)
+        sources = torch.empty(batch, num_points * k, dtype=torch.int32)
+        _share(
+            edge_loops.transpose_graph,
+            batch,
+            idx.numel(),
+            *(neighbours, _view(offsets), _view(sources), num_points, k),
+        )
     _share(
         edge_loops.edge_backward,
-        batch * num_points,
+        batch * -(-channels // edge_loops.BACKWARD),
         arg.numel() * k,
-        _view(ab, dtype),
-        idx_view,
-        offsets,
-        edges,
-        _view(arg),
-        _view(mean),
-        _view(torch.zeros(arg.shape) if g_extreme is None else g_extreme, dtype),
+        *(_view(ab, stored), neighbours, _view(offsets), _view(sources), _view(arg), _view(mean)),
+        _view(torch.empty(0, dtype=stored) if g_extreme is None else g_extreme, stored),
         *_slope_and_curve(mean, g_mean, g_var, num_points * k),
-        statistics,
-        g_ab.numpy(),
+        *(_view(g_ab), num_points, k, channels),
     )
     return g_ab.to(ab.dtype)
 
 
 def scale_shift_act(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
     """Return leaky_relu(scale * x + shift) (B, N, C)."""
-    out = torch.empty(x.shape, dtype=compute_dtype(x))
-    _share(
-        channel_loops.affine_forward,
-        x.shape[0] * x.shape[1],
-        x.numel(),
-        *_affine(x, scale, shift, negative_slope),
-        out.numpy(),
-    )
+    out = torch.empty(x.shape, dtype=_stored(x))
+    affine, rows = _affine(x, scale, shift, negative_slope), x.shape[0] * x.shape[1]
+    _share(channel_loops.affine_forward, rows, x.numel(), *affine, _view(out), *x.shape[1:])
     return out.to(x.dtype)
 
 
@@ -184,40 +181,24 @@ def scale_shift_act_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x (B, N, C), scale and shift (B, C)."""
     dtype, tiles = compute_dtype(x), _tiles(x.shape[0])
-    g_x = torch.empty(x.shape, dtype=dtype)
+    g_x = torch.empty(x.shape, dtype=_stored(x))
     g_scale, g_shift = torch.empty(scale.shape, dtype=dtype), torch.empty(shift.shape, dtype=dtype)
+    inputs = _view(g_out, g_x.dtype), *_affine(x, scale, shift, negative_slope)
+    outputs = _view(g_x), _view(g_scale), _view(g_shift)
     _share(
-        channel_loops.affine_backward,
-        x.shape[0] * tiles,
-        x.numel(),
-        _view(g_out, dtype),
-        *_affine(x, scale, shift, negative_slope),
-        g_x.numpy(),
-        g_scale.numpy(),
-        g_shift.numpy(),
-        tiles,
+        channel_loops.affine_backward, x.shape[0] * tiles, x.numel(), *inputs, *outputs, *x.shape[1:], tiles
     )
     return g_x.to(x.dtype), g_scale.to(scale.dtype), g_shift.to(shift.dtype)
 
 
 def column_moments(y: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return extreme (B, C), its point arg (B, C), and mean, var (B, C) over the points of y (B, N, C)."""
-    dtype, tiles = compute_dtype(y), _tiles(y.shape[0])
-    extreme, mean, var = (torch.empty(y.shape[0], y.shape[2], dtype=dtype) for _ in range(3))
-    arg = torch.empty(extreme.shape, dtype=torch.int64)
-    _share(
-        channel_loops.columns_forward,
-        y.shape[0] * tiles,
-        y.numel(),
-        _view(y, dtype),
-        _signs(use_max, dtype),
-        extreme.numpy(),
-        arg.numpy(),
-        mean.numpy(),
-        var.numpy(),
-        _rough_mean(y, dtype).numpy(),
-        tiles,
-    )
+    dtype, tiles, shape = compute_dtype(y), _tiles(y.shape[0]), (y.shape[0], y.shape[2])
+    extreme, arg = torch.empty(shape, dtype=_stored(y)), torch.empty(shape, dtype=torch.int64)
+    mean, var = (torch.empty(shape, dtype=dtype) for _ in range(2))
+    inputs = _view(y, extreme.dtype), _signs(use_max, dtype)
+    outputs = (_view(output) for output in (extreme, arg, mean, var))
+    _share(channel_loops.columns_forward, y.shape[0] * tiles, y.numel(), *inputs, *outputs, *y.shape[1:], tiles)
     return extreme.to(y.dtype), arg, mean, var
 
 
@@ -228,51 +209,52 @@ def column_moments_backward(
     g_extreme: Tensor | None,
     g_mean: Tensor | None,
     g_var: Tensor | None,
+    activated: Tensor | None = None,
 ) -> Tensor:
-    """Return the gradient of y (B, N, C); a gradient that is None counts as zero."""
-    dtype, tiles = mean.dtype, _tiles(y.shape[0])
-    g_y = torch.empty(y.shape, dtype=dtype)
+    """Return the gradient of y (B, N, C); a gradient that is None counts as zero.
+
+    activated (B, 4, C) holds scale, shift, right and left: right is added where scale y + shift > 0, left elsewhere.
+    """
+    g_y = torch.empty(y.shape, dtype=_stored(y))
     _share(
         channel_loops.columns_backward,
-        y.shape[0] * tiles,
+        y.shape[0] * y.shape[1],
         y.numel(),
-        _view(y, dtype),
-        _view(arg),
-        _view(mean),
-        _view(torch.zeros_like(mean) if g_extreme is None else g_extreme, dtype),
+        *(_view(y, g_y.dtype), _view(arg), _view(mean)),
+        _view(torch.zeros_like(mean) if g_extreme is None else g_extreme, mean.dtype),
         *_slope_and_curve(mean, g_mean, g_var, y.shape[1]),
-        g_y.numpy(),
-        tiles,
+        _view(mean.new_zeros(len(mean), 4, mean.shape[1]) if activated is None else activated, mean.dtype),
+        *(_view(g_y), *y.shape[1:]),
     )
     return g_y.to(y.dtype)
 
 
 def mean_act(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
     """Return the mean (B, C) over the points of leaky_relu(scale * y + shift)."""
-    out, tiles = torch.empty(scale.shape, dtype=compute_dtype(y)), _tiles(y.shape[0])
-    _share(
-        channel_loops.affine_mean,
-        y.shape[0] * tiles,
-        y.numel(),
-        *_affine(y, scale, shift, negative_slope),
-        out.numpy(),
-        tiles,
-    )
-    return out.to(y.dtype)
+    return mean_act_parts(y, scale, shift, negative_slope)[:, 0].to(y.dtype)
+
+
+def mean_act_parts(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
+    """Return means (B, 3, C) over the points: of leaky_relu(z), d y and d; z = scale y + shift, d its derivative."""
+    tiles = _tiles(y.shape[0])
+    parts = torch.empty(y.shape[0], 3, y.shape[2], dtype=compute_dtype(y))
+    affine, shape = _affine(y, scale, shift, negative_slope), y.shape[1:]
+    _share(channel_loops.affine_mean, y.shape[0] * tiles, y.numel(), *affine, _view(parts), *shape, tiles)
+    return parts
 
 
 def mean_act_backward(
     g_out: Tensor, y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of y (B, N, C), scale and shift (B, C)."""
-    g_point = g_out.detach().to(compute_dtype(y)).unsqueeze(1) / y.shape[1]  # (B, 1, C)
-    return scale_shift_act_backward(g_point, y, scale, shift, negative_slope)
+    g_points = (g_out.detach().to(compute_dtype(y)).unsqueeze(1) / y.shape[1]).expand(y.shape)
+    return scale_shift_act_backward(g_points, y, scale, shift, negative_slope)
 
 
 def _affine(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> tuple[Any, ...]:
     dtype = compute_dtype(x)
     factor = _view(scale, dtype)
-    return _view(x, dtype), factor, _view(shift, dtype), factor.dtype.type(negative_slope)
+    return _view(x, _stored(x)), factor, _view(shift, dtype), factor.dtype.type(negative_slope)
 
 
 def _slope_and_curve(mean: Tensor, g_mean: Tensor | None, g_var: Tensor | None, count: int) -> tuple[Any, Any]:

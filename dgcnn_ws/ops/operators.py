@@ -156,16 +156,26 @@ def scale_shift_act_backward(
 
 
 @torch.library.custom_op("dgcnn_ws::column_moments", mutates_args=())
-def column_moments(y: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return extreme, arg, mean and var: `dgcnn_ws.ops.column_moments` and the points of the extremes."""
-    return _kernels_for(y).column_moments(y, use_max)
+def column_moments(y: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return extreme, arg, mean, var and a link: `dgcnn_ws.ops.column_moments` and the points of the extremes.
+
+    `mean_act` of the same y takes the link, and hands through it, as if it were its gradient, what it adds to that of
+    y: (B, 4, C), the `activated` of `column_moments_backward`. So both gradients are one pass over y. It is empty where
+    the kernels have no such pass.
+    """
+    outputs = _kernels_for(y).column_moments(y, use_max)
+    return *outputs, outputs[2].new_zeros(_link_shape(y))
 
 
 @column_moments.register_fake
-def _(y: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(y: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     shape = (y.shape[0], y.shape[2])
-    mean, var = _outputs(y, shape, shape)
-    return y.new_empty(shape), y.new_empty(shape, dtype=torch.int64), mean, var
+    mean, var, link = _outputs(y, shape, shape, _link_shape(y))
+    return y.new_empty(shape), y.new_empty(shape, dtype=torch.int64), mean, var, link
+
+
+def _link_shape(y: Tensor) -> tuple[int, ...]:
+    return (y.shape[0], 4, y.shape[2]) if hasattr(_kernels_for(y), "mean_act_parts") else (0,)
 
 
 @torch.library.custom_op("dgcnn_ws::column_moments_backward", mutates_args=())
@@ -176,9 +186,11 @@ def column_moments_backward(
     g_extreme: Tensor | None,
     g_mean: Tensor | None,
     g_var: Tensor | None,
+    activated: Tensor | None = None,
 ) -> Tensor:
     """Return the gradient of y."""
-    return _kernels_for(y).column_moments_backward(y, arg, mean, g_extreme, g_mean, g_var)
+    more = [] if activated is None else [activated]
+    return _kernels_for(y).column_moments_backward(y, arg, mean, g_extreme, g_mean, g_var, *more)
 
 
 @column_moments_backward.register_fake
@@ -187,14 +199,23 @@ def _(y: Tensor, *_: Tensor | None) -> Tensor:
 
 
 @torch.library.custom_op("dgcnn_ws::mean_act", mutates_args=())
-def mean_act(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
-    """See `dgcnn_ws.ops.mean_act`."""
-    return _kernels_for(y).mean_act(y, scale, shift, negative_slope)
+def mean_act(
+    y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float, link: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return `dgcnn_ws.ops.mean_act`, and with the link of `column_moments` the means that its gradient is made of."""
+    if link is None:
+        return _kernels_for(y).mean_act(y, scale, shift, negative_slope), scale.new_empty(0)
+    parts = _kernels_for(y).mean_act_parts(y, scale, shift, negative_slope)
+    return parts[:, 0].contiguous().to(y.dtype, copy=len(parts) < 2), parts
 
 
 @mean_act.register_fake
-def _(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
-    return y.new_empty((y.shape[0], y.shape[2]))
+def _(
+    y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float, link: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    shape = (y.shape[0], y.shape[2])
+    parts = scale.new_empty(0) if link is None else _outputs(y, (shape[0], 3, shape[1]))[0]
+    return y.new_empty(shape), parts
 
 
 @torch.library.custom_op("dgcnn_ws::mean_act_backward", mutates_args=())
@@ -244,10 +265,15 @@ def _save_columns(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ..
 
 
 def _columns_backward(
-    ctx: Any, g_extreme: Tensor | None, _: None, g_mean: Tensor | None, g_var: Tensor | None
+    ctx: Any,
+    g_extreme: Tensor | None,
+    _: None,
+    g_mean: Tensor | None,
+    g_var: Tensor | None,
+    activated: Tensor | None,
 ) -> tuple[Tensor | None, None]:
     run: Any = reference.column_moments_backward if torch.is_grad_enabled() else column_moments_backward
-    return run(*ctx.saved_tensors, g_extreme, g_mean, g_var), None
+    return run(*ctx.saved_tensors, g_extreme, g_mean, g_var, activated), None
 
 
 def _save_affine(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -260,12 +286,30 @@ def _scale_shift_act_backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, .
     return *run(g_out, *ctx.saved_tensors, ctx.negative_slope), None
 
 
-def _mean_act_backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:
-    run: Any = reference.mean_act_backward if torch.is_grad_enabled() else mean_act_backward
-    return *run(g_out, *ctx.saved_tensors, ctx.negative_slope), None
+def _save_mean(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    y, scale, shift, ctx.negative_slope, link = (*inputs, None)[:5]
+    ctx.set_materialize_grads(False)
+    ctx.linked = link is not None
+    ctx.save_for_backward(y, scale, shift, output[1])
+
+
+def _mean_act_backward(ctx: Any, g_out: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    *inputs, parts = ctx.saved_tensors
+    if g_out is None:
+        return None, None, None, None, None
+    if not ctx.linked:
+        run: Any = reference.mean_act_backward if torch.is_grad_enabled() else mean_act_backward
+        return *run(g_out, *inputs, ctx.negative_slope), None, None
+    y, scale, shift = inputs
+    if torch.is_grad_enabled():
+        parts = reference.mean_act_parts(y, scale, shift, ctx.negative_slope)
+    g = g_out.to(parts.dtype)
+    right = g / y.shape[1] * scale
+    activated = torch.stack([scale.to(g.dtype), shift.to(g.dtype), right, right * ctx.negative_slope], dim=1)
+    return None, (g * parts[:, 1]).to(scale.dtype), (g * parts[:, 2]).to(shift.dtype), None, activated
 
 
 edge_aggregate.register_autograd(_edges_backward, setup_context=_save_edges)
 column_moments.register_autograd(_columns_backward, setup_context=_save_columns)
 scale_shift_act.register_autograd(_scale_shift_act_backward, setup_context=_save_affine)
-mean_act.register_autograd(_mean_act_backward, setup_context=_save_affine)
+mean_act.register_autograd(_mean_act_backward, setup_context=_save_mean)

@@ -1,9 +1,14 @@
-"""The product of points and weights. torch's own is the rule; on x86 CPUs in float32 oneDNN does the same faster.
+"""The product of points and weights, in float32 and in bfloat16, by the quickest routine that the processor has.
 
 torch sends float32 products to MKL, which keeps to narrow instructions on processors that are not Intel's:
-oneDNN, which torch ships too, reached twice the rate on an AMD EPYC (docs/PERFORMANCE.md).
+oneDNN, which torch ships too, reached twice the rate on an AMD EPYC (docs/PERFORMANCE.md). bfloat16 products need
+AMX or AVX512-BF16; without them torch's own are ten times slower than float32's, so that those are taken instead.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,16 +23,37 @@ def _has_onednn() -> bool:
 
 
 ONEDNN = _has_onednn()
+IDLE_THREADS = ("dgcnn_ws", "tqdm")  # whose threads multiply nothing: this package's loops, a progress bar's clock
+_changing = threading.Lock()
+
+
+@cache
+def multiplies_bfloat16(device_type: str = "cpu") -> bool:
+    """Return whether the processor (AMX, AVX512-BF16) or the card has instructions for bfloat16 products."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device_type == "cpu" and ONEDNN and any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x Wᵀ + bias, as `torch.nn.functional.linear` does: (..., C), (C', C), (C',) -> (..., C')."""
+    """Return x Wᵀ + bias, as `torch.nn.functional.linear` does: (..., C), (C', C), (C',) -> (..., C').
+
+    In bfloat16 where x is, or where autocast says so; then a float32 weight may come with it, whose gradient is float32.
+    """
     if transformed():
         return F.linear(x, weight, bias)
-    plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32
-    if plain or not ONEDNN or x.numel() == 0 or torch.is_autocast_enabled("cpu"):
+    if x.device.type != "cpu" or not ONEDNN or x.numel() == 0:
         return F.linear(x, weight, bias)
-    return _quickest(x, weight, bias)
+    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+    if autocast == torch.bfloat16 and x.dtype == torch.float32:
+        x = x.to(autocast)
+    if x.dtype == torch.bfloat16:
+        if weight.dtype in (torch.bfloat16, torch.float32) and (autocast or weight.dtype == x.dtype):
+            return _linear(x, weight, bias)
+    elif autocast is None and x.dtype == weight.dtype == torch.float32:
+        return _quickest(x, weight, bias)
+    return F.linear(x, weight, bias)
 
 
 def _quickest(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -38,9 +64,42 @@ def _quickest(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x Wᵀ + bias in x's type, float32 or bfloat16."""
+    if x.dtype == torch.bfloat16:
+        weight = weight.to(x.dtype)
+        if multiplies_bfloat16():
+            return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
+        return _product(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
     if not (weight.is_contiguous() or weight.t().is_contiguous()):  # such as some columns of a larger weight,
         weight = weight.contiguous()  # for which oneDNN takes a thousand times as long
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@contextmanager
+def _matrix_units() -> Iterator[bool]:
+    """Let float32 products in the context round their factors to bfloat16; yield whether they do.
+
+    The setting is the whole process's. Where another Python thread might multiply meanwhile it stays as it is.
+    """
+    others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    alone = all(thread.name.startswith(IDLE_THREADS) for thread in others)
+    if not multiplies_bfloat16() or matmul is None or not alone or not _changing.acquire(blocking=False):
+        yield False
+        return
+    before = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = "bf16"
+        yield True
+    finally:
+        matmul.fp32_precision = before
+        _changing.release()
+
+
+def products_of_bfloat16(x: Tensor, y: Tensor) -> Tensor:
+    """Return x yᵀ of float32 tensors that hold bfloat16 numbers, whose products are exact: only sums are rounded."""
+    with torch.autocast("cpu", enabled=False), _matrix_units():
+        return linear(x, y)
 
 
 @torch.library.custom_op("dgcnn_ws::linear", mutates_args=())
@@ -55,18 +114,26 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:2])
+    ctx.bias_type = None if inputs[2] is None else inputs[2].dtype
 
 
 def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
-    rows, g_rows = x.flatten(0, -2), g.flatten(0, -2)
     needs_x, needs_weight, needs_bias = ctx.needs_input_grad
     return (
         _quickest(g, weight.t()) if needs_x else None,
-        # The transpose of gᵀx: oneDNN is fastest with the short side first.
-        _quickest(rows.t(), g_rows.t()).t() if needs_weight else None,
-        g_rows.sum(0) if needs_bias else None,
+        _weight_gradient(x.flatten(0, -2), g.flatten(0, -2)).to(weight.dtype) if needs_weight else None,
+        g.flatten(0, -2).sum(0, dtype=ctx.bias_type) if needs_bias else None,
     )
+
+
+def _weight_gradient(x: Tensor, g: Tensor) -> Tensor:
+    """Return gᵀx of rows x and g, in float32 where bfloat16 has no instructions of its own."""
+    if x.dtype == torch.bfloat16:
+        if multiplies_bfloat16():
+            return torch.mm(g.t(), x)
+        x, g = x.float(), g.float()
+    return _quickest(x.t(), g.t()).t()  # the transpose: oneDNN is fastest with the short side first
 
 
 _linear.register_autograd(_backward, setup_context=_save)

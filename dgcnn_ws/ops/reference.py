@@ -113,8 +113,12 @@ def column_moments_backward(
     g_extreme: Tensor | None,
     g_mean: Tensor | None,
     g_var: Tensor | None,
+    activated: Tensor | None = None,
 ) -> Tensor:
-    """Return the gradient of y (B, N, C); a gradient that is None counts as zero."""
+    """Return the gradient of y (B, N, C); a gradient that is None counts as zero.
+
+    activated (B, 4, C) holds scale, shift, right and left: right is added where scale y + shift > 0, left elsewhere.
+    """
     num_points = y.shape[1]
     g_y = torch.zeros(y.shape, dtype=mean.dtype, device=y.device)
     if g_mean is not None:
@@ -123,12 +127,22 @@ def column_moments_backward(
         g_y += g_var.unsqueeze(1) * (2 / num_points) * (y - mean.unsqueeze(1))
     if g_extreme is not None:
         g_y.scatter_add_(1, arg.unsqueeze(1), g_extreme.to(g_y.dtype).unsqueeze(1))
+    if activated is not None:
+        scale, shift, right, left = activated.to(g_y.dtype).split(1, dim=1)
+        g_y += torch.where(scale * y + shift > 0, right, left)
     return g_y.to(y.dtype)
 
 
 def mean_act(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
     """Return the mean (B, C) over the points of leaky_relu(scale * y + shift)."""
     return F.leaky_relu(_affine(y, scale, shift), negative_slope).mean(1).to(y.dtype)
+
+
+def mean_act_parts(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
+    """Return means (B, 3, C) over the points: of leaky_relu(z), d y and d; z = scale y + shift, d its derivative."""
+    z = _affine(y, scale, shift)
+    derivative = torch.where(z > 0, 1.0, negative_slope).to(z.dtype)
+    return torch.stack([(derivative * part).mean(1) for part in (z, y, torch.ones_like(z))], dim=1)
 
 
 def mean_act_backward(

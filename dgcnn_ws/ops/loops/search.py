@@ -5,35 +5,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dgcnn_ws.ops.loops import compiled
+from dgcnn_ws.ops.loops import Index, compiled
 
 Floats = NDArray[Any]  # float32 or float64, the same for all arguments of a call
 Ints = NDArray[Any]
+
+_ZERO, _ONE, _TWO, _THREE, _FOUR = (Index(n) for n in range(5))
+_FEW = Index(96)  # numbers up to which counting is quicker than partitioning
 
 
 @compiled
 def _kth_smallest(values: Floats, ranks: Ints, count: int, k: int) -> Any:
     """Return the k-th smallest of values[:count], and may reorder them."""
-    if count <= 96:  # count^2 comparisons, but many at a time and no misprediction
-        ranks[:count] = 0
-        unrolled = count // 4 * 4
-        for i in range(0, unrolled, 4):
-            v0, v1, v2, v3 = values[i], values[i + 1], values[i + 2], values[i + 3]
+    if count <= _FEW:  # count^2 comparisons, but many at a time and no misprediction
+        for j in range(count):
+            ranks[j] = 0
+        unrolled = count // _FOUR * _FOUR
+        for i in range(_ZERO, unrolled, _FOUR):
+            v0, v1, v2, v3 = values[i], values[i + _ONE], values[i + _TWO], values[i + _THREE]
             for j in range(count):
                 value = values[j]
-                ranks[j] += np.int32(v0 < value) + np.int32(v1 < value)
-                ranks[j] += np.int32(v2 < value) + np.int32(v3 < value)
+                ranks[j] += np.int32(v0 < value) + np.int32(v1 < value) + np.int32(v2 < value) + np.int32(v3 < value)
         for i in range(unrolled, count):
             v0 = values[i]
             for j in range(count):
                 ranks[j] += np.int32(v0 < values[j])
-        smallest = values[0]
-        highest = -1
+        smallest, highest, below = values[0], np.int32(-1), np.int32(k)
         for j in range(count):
-            if highest < ranks[j] < k:
+            if highest < ranks[j] < below:
                 smallest, highest = values[j], ranks[j]
         return smallest
-    left, right = 0, count - 1
+    wanted, left, right = np.int64(k) - 1, np.int64(0), np.int64(count) - 1
     while left < right:  # Hoare's quickselect
         pivot = values[(left + right) // 2]
         i, j = left, right
@@ -46,95 +48,92 @@ def _kth_smallest(values: Floats, ranks: Ints, count: int, k: int) -> Any:
                 values[i], values[j] = values[j], values[i]
                 i += 1
                 j -= 1
-        if k - 1 <= j:
+        if wanted <= j:
             right = j
-        elif k - 1 >= i:
+        elif wanted >= i:
             left = i
         else:
             break
-    return values[k - 1]
+    return values[wanted]
 
 
 @compiled
-def _select_smallest(row: Floats, scratch: Floats, minima: Floats, places: Ints, out: Ints) -> None:
-    """Fill out (k,) with the places of the k smallest values of a row without NaN.
+def _select_smallest(
+    row: Floats, scratch: Floats, minima: Floats, places: Ints, size: int, lanes: int, k: int, out: Ints, at: int
+) -> None:
+    """Fill out[at : at + k] with the places of the k smallest values of a row without NaN.
 
     The row is dealt out to lanes. The k-th smallest of their minima is at least the row's k-th smallest value
     and seldom much more, so that a handful of candidates in k lanes is left to select among.
     """
-    size, lanes, k = row.shape[0], minima.shape[0], out.shape[0]
-    ranks, candidates, chosen = places[0], places[1], places[2]
-    count = 0
+    candidates, chosen = size, _TWO * size  # where they begin in places, behind the ranks
+    count = _ZERO
     if lanes:
-        minima[:] = row[:lanes]
-        for first in range(lanes, size, lanes):
-            values = row[first : min(first + lanes, size)]
-            for lane in range(values.shape[0]):
-                value, smallest = values[lane], minima[lane]
-                minima[lane] = value if value < smallest else smallest
-        scratch[:lanes] = minima
-        bound = _kth_smallest(scratch, ranks, lanes, k)
-        num_chosen = 0
         for lane in range(lanes):
-            chosen[num_chosen] = lane
-            num_chosen += minima[lane] <= bound
+            minima[lane] = row[lane]
+        for first in range(lanes, size, lanes):
+            for lane in range(min(lanes, size - first)):
+                value, smallest = row[first + lane], minima[lane]
+                minima[lane] = value if value < smallest else smallest
+        for lane in range(lanes):
+            scratch[lane] = minima[lane]
+        bound = _kth_smallest(scratch, places, lanes, k)
+        num_chosen = _ZERO
+        for lane in range(lanes):
+            places[chosen + num_chosen] = lane
+            num_chosen += Index(minima[lane] <= bound)
         for lane in range(num_chosen):
-            for j in range(chosen[lane], size, lanes):
-                candidates[count] = j
-                count += row[j] <= bound
+            for j in range(Index(places[chosen + lane]), size, lanes):
+                places[candidates + count] = j
+                count += Index(row[j] <= bound)
     else:
         count = size
         for j in range(size):
-            candidates[j] = j
+            places[candidates + j] = j
     for c in range(count):
-        scratch[c] = row[candidates[c]]
-    bound = _kth_smallest(scratch, ranks, count, k)
-    filled = 0
+        scratch[c] = row[Index(places[candidates + c])]
+    bound = _kth_smallest(scratch, places, count, k)
+    filled = at
     for c in range(count):  # fewer than k are smaller than the k-th: the next place to fill always exists
-        out[filled] = candidates[c]
-        filled += row[candidates[c]] < bound
+        j = Index(places[candidates + c])
+        out[filled] = j
+        filled += Index(row[j] < bound)
     for c in range(count):
-        if row[candidates[c]] == bound:
-            out[filled] = candidates[c]
-            filled += 1
-            if filled == k:
+        j = Index(places[candidates + c])
+        if row[j] == bound:
+            out[filled] = j
+            filled += _ONE
+            if filled == at + k:
                 break
 
 
 @compiled
-def _num_lanes(size: int, k: int) -> int:
-    lanes = max(64, (3 * k + 15) // 16 * 16)
-    return lanes if 3 * lanes <= size else 0
+def nearest(
+    terms: Floats, matrix: Floats, by_products: bool, idx: Ints, size: int, k: int, first: int, start: int, stop: int
+) -> None:
+    """Fill idx (k for each point) with the k points nearest to the points first + start .. first + stop - 1.
 
-
-@compiled
-def nearest_by_products(products: Floats, squares: Floats, idx: Ints, start: int, stop: int) -> None:
-    """Fill idx[i] (k,) with the places of the k smallest of squares - 2 products[i], for each row i."""
-    size = squares.shape[0]
-    two, infinity = squares.dtype.type(2), squares.dtype.type(np.inf)
-    row, scratch, places = np.empty_like(squares), np.empty_like(squares), np.empty((3, size), np.int32)
-    minima = np.empty(_num_lanes(size, idx.shape[1]), squares.dtype)
-    for i in range(start, stop):
-        product = products[i]
-        for j in range(size):
-            value = squares[j] - two * product[j]
-            row[j] = value if value < infinity else infinity  # NaN too: every later comparison is sound
-        _select_smallest(row, scratch, minima, places, idx[i])
-
-
-@compiled
-def nearest_by_differences(axes: Floats, idx: Ints, start: int, stop: int) -> None:
-    """Fill idx[i] (k,) with the k points nearest to point i, of coordinates axes (C, N)."""
-    num_axes, size = axes.shape
-    infinity = axes.dtype.type(np.inf)
-    row, scratch, places = np.empty_like(axes[0]), np.empty_like(axes[0]), np.empty((3, size), np.int32)
-    minima = np.empty(_num_lanes(size, idx.shape[1]), axes.dtype)
-    for i in range(start, stop):
-        row[:] = 0
-        for axis in range(num_axes):
-            coordinates, origin = axes[axis], axes[axis, i]
+    Distances are squares - 2 products, of terms (size,) and matrix, whose rows begin at point `first`; or sums of
+    squared differences of coordinates, matrix (axes, size).
+    """
+    size, k, axes = Index(size), Index(k), Index(matrix.size) // Index(size)
+    lanes = max(Index(64), (_THREE * k + Index(15)) // Index(16) * Index(16))
+    lanes = lanes if _THREE * lanes <= size else _ZERO
+    infinity = matrix.dtype.type(np.inf)
+    row, scratch = np.empty(size, matrix.dtype), np.empty(size, matrix.dtype)
+    minima, places = np.empty(lanes, matrix.dtype), np.empty(_THREE * size, np.int32)
+    for i in range(Index(start), Index(stop)):
+        if by_products:
+            product = i * size
             for j in range(size):
-                difference = coordinates[j] - origin
-                value = row[j] + difference * difference
-                row[j] = value if value < infinity else infinity
-        _select_smallest(row, scratch, minima, places, idx[i])
+                value = terms[j] - (matrix[product + j] + matrix[product + j])
+                row[j] = value if value < infinity else infinity  # NaN too: every later comparison is sound
+        else:
+            row[:] = 0
+            for axis in range(axes):
+                coordinates, origin = axis * size, matrix[axis * size + Index(first) + i]
+                for j in range(size):
+                    difference = matrix[coordinates + j] - origin
+                    value = row[j] + difference * difference
+                    row[j] = value if value < infinity else infinity
+        _select_smallest(row, scratch, minima, places, size, lanes, k, idx, (Index(first) + i) * k)
