@@ -175,11 +175,12 @@ def make_step(setting: Setting, implementation: str) -> Step:
         hidden=HIDDEN,
         groups=GROUPS,
     ).to(setting.device)
-    make = _training_step if setting.mode == "train" else _inference_step
+    make = training_step if setting.mode == "train" else inference_step
     return make(setting, model, points)
 
 
-def _training_step(setting: Setting, model: nn.Module, points: Tensor) -> Step:
+def training_step(setting: Setting, model: nn.Module, points: Tensor) -> Step:
+    """Return a training step of a classifier on points (B, 3, N): forward and backward pass, Adam."""
     labels = torch.arange(len(points), device=points.device) % NUM_CLASSES
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     for parameter in model.parameters():
@@ -197,7 +198,8 @@ def _training_step(setting: Setting, model: nn.Module, points: Tensor) -> Step:
     return step
 
 
-def _inference_step(setting: Setting, model: nn.Module, points: Tensor) -> Step:
+def inference_step(setting: Setting, model: nn.Module, points: Tensor) -> Step:
+    """Return inference on points (B, 3, N): a forward pass in evaluation mode."""
     model.eval()
 
     def step(clouds: int) -> None:
@@ -437,6 +439,7 @@ def measure(setting: Setting, rounds: int, patience: float, max_memory_bytes: fl
         rows[name] = {
             "mode": setting.mode,
             "norm": setting.norm,
+            "precision": setting.precision,
             "head_norm": setting.head_norm,
             "num_points": setting.num_points,
             "batch_size": setting.batch_size,

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from dgcnn_ws.cli import arguments as parser
 from dgcnn_ws.cli.arguments import check_picture, numbers, words
@@ -57,8 +57,8 @@ class Arguments:
     """Neighbours of a point, itself included."""
     emb_dims: int = 1024
     """Channels before pooling."""
-    precision: Literal["32", "bf16"] = "32"
-    """Arithmetic. Statistics and neighbour search stay float32."""
+    precision: str = "32"
+    """Arithmetic, with commas between: 32 | bf16. Statistics and sums stay float32. Each has its own floor."""
     device: str = "auto"
     """Where to compute: auto | cpu | cuda | cuda:N."""
     threads: int | None = None
@@ -90,6 +90,9 @@ def check(args: Arguments) -> None:
     for mode in words("--modes", args.modes):
         if mode not in MODES:
             raise InputError(f"--modes {mode!r} is unknown. Choose from {', '.join(MODES)}.")
+    for precision in words("--precision", args.precision):
+        if precision not in ("32", "bf16"):
+            raise InputError(f"--precision {precision!r} is unknown. Choose from 32, bf16.")
     for norm in words("--norms", args.norms):
         if norm not in get_args(Norm):
             raise InputError(f"norm {norm!r} is unknown. Choose one of {', '.join(get_args(Norm))}.")
@@ -115,14 +118,19 @@ def plan(args: Arguments, device: "torch.device") -> "list[Setting]":
     modes, norms = words("--modes", args.modes), words("--norms", args.norms)
     batch_sizes = numbers("--batch-sizes", args.batch_sizes)
     num_points = numbers("--num-points", args.num_points)
-    rest = args.k, args.emb_dims, args.precision, str(device), torch.get_num_threads()
+    precisions = words("--precision", args.precision)
+    place = str(device), torch.get_num_threads()
     settings = []
     for mode in modes:
         # The layers' table stays small beside the others.
         end = 1 if mode == "layers" and len(modes) > 1 else None
         for norm in norms:
             for points in num_points[:end]:
-                settings += [Setting(mode, norm, points, size, *rest) for size in batch_sizes[:end]]
+                settings += [
+                    Setting(mode, norm, points, size, args.k, args.emb_dims, precision, *place)
+                    for size in batch_sizes[:end]
+                    for precision in precisions
+                ]
     return settings
 
 
@@ -161,6 +169,7 @@ def speedup(row: dict[str, Any]) -> str:
 # The columns of a table: heading, alignment, text of a row that was measured.
 COLUMNS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
     ("norm", "<", lambda row: row["norm"]),
+    ("precision", ">", lambda row: row["precision"]),
     ("points", ">", lambda row: str(row["num_points"])),
     ("batch", ">", lambda row: str(row["batch_size"])),
     ("implementation", "<", lambda row: row["implementation"]),
@@ -170,7 +179,7 @@ COLUMNS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
     ("x floor", ">", lambda row: f"{row['times_floor']['median']:.1f}"),
     ("MB", ">", lambda row: f"{row['memory_bytes_per_cloud'] / 1e6:.1f}"),
 ]
-NUM_NAMES = 4  # columns that say what was measured
+NUM_NAMES = 5  # columns that say what was measured
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -235,7 +244,7 @@ def main(arguments: list[str]) -> None:
     settings = plan(args, device)
     environment = describe_environment(device)
     title = f"{environment['hardware']}, {environment['threads']} threads, torch {environment['torch']}"
-    title += f", k = {args.k}, emb_dims = {args.emb_dims}, precision {args.precision}"
+    title += f", k = {args.k}, emb_dims = {args.emb_dims}"
     print(f"{title}\n", flush=True)
     given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     content: dict[str, Any] = {"environment": environment, "arguments": given}

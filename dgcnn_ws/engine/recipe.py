@@ -25,7 +25,7 @@ HeadNorm = Literal["bn", "gn", "ln", "est", "none"]
 Optimizer = Literal["sgd", "adam", "adamw"]
 Augment = Literal["dgcnn", "paper", "none"]
 Select = Literal["val", "test"]
-Precision = Literal["32", "bf16", "16"]
+Precision = Literal["32", "bf16", "16", "auto"]
 
 # The learning rate that each takes where the user names none.
 LEARNING_RATES: dict[str, float] = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
@@ -86,7 +86,8 @@ class Recipe:
     device: str = "auto"
     """Where to compute: auto | cpu | cuda | cuda:N."""
     precision: Precision = "32"
-    """Arithmetic; 16 on CUDA only. Statistics and neighbour search stay float32."""
+    """Arithmetic; 16 on CUDA only; auto: bf16 where the processor or card has instructions for it, else 32, and the
+    run's settings say which. Statistics and sums stay float32."""
     cuda_graph: bool = False
     """Record a micro-batch's passes as a CUDA graph and replay them: faster where micro-batches are small."""
     deterministic: bool = False
@@ -229,8 +230,17 @@ def complete(recipe: Recipe) -> Recipe:
         "augment": preset.augment,
     }
     recipe = replace(recipe, **{name: value for name, value in defaults.items() if getattr(recipe, name) is None})
+    if recipe.precision == "auto":
+        recipe = replace(recipe, precision=_quickest_precision(recipe.device))
     _check(recipe)
     return recipe
+
+
+def _quickest_precision(device: str) -> Precision:
+    from dgcnn_ws.engine.devices import pick_device
+    from dgcnn_ws.ops.product import multiplies_bfloat16
+
+    return "bf16" if multiplies_bfloat16(pick_device(device).type) else "32"
 
 
 # The settings that are words.

@@ -231,7 +231,7 @@ def column_moments_backward(
 
 def mean_act(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
     """Return the mean (B, C) over the points of leaky_relu(scale * y + shift)."""
-    return mean_act_parts(y, scale, shift, negative_slope)[:, 0].to(y.dtype)
+    return mean_act_parts(y, scale, shift, negative_slope)[:, 0].contiguous().to(y.dtype)
 
 
 def mean_act_parts(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:

@@ -142,6 +142,7 @@ _MARKERS = "os^Dv"
 def _draw_costs(panels: Any, rows: list[dict[str, Any]], axis: str, label: str) -> None:
     """Draw time, with its floor, and memory over one axis into two panels."""
     rows = sorted(rows, key=lambda row: row[axis])
+    rows = [row | {"norm": row["norm"] + (" bf16" if row.get("precision") == "bf16" else "")} for row in rows]
     norms = list(dict.fromkeys(row["norm"] for row in rows))
     for mode in dict.fromkeys(row["mode"] for row in rows):
         lines: dict[tuple[str, str], list[dict[str, Any]]] = {}

@@ -42,7 +42,7 @@ def test_every_norm_of_every_preset_has_a_complete_recipe(preset: str, norm: str
 
 
 def test_every_word_that_the_help_lists_stands_for_something() -> None:
-    tables = {"task": TASKS, "preset": PRESETS, "norm": NORMS, "head_norm": HEAD_NORMS, "precision": PRECISIONS}
+    tables = {"task": TASKS, "preset": PRESETS, "norm": NORMS, "head_norm": HEAD_NORMS, "precision": [*PRECISIONS, "auto"]}
     tables |= {"optimizer": LEARNING_RATES, "augment": AUGMENTATIONS, "select": ("val", "test")}
     assert {name: get_args(words) for name, words in WORDS.items()} == {n: tuple(t) for n, t in tables.items()}
     assert {name: preset.groups for name, preset in PRESETS.items()} == {
@@ -173,3 +173,9 @@ def test_refuses_what_processes_cannot_do(changes: dict[str, Any], message: str)
 
 def test_a_batch_norm_head_trains_on_one_cloud_a_process() -> None:
     complete(Recipe(norm="bn", micro_batch=1, devices=2, sync_bn=True))
+
+
+@pytest.mark.parametrize(("multiplies", "expected"), [(True, "bf16"), (False, "32")])
+def test_precision_auto_is_what_the_processor_multiplies_fastest(monkeypatch, multiplies: bool, expected: str) -> None:
+    monkeypatch.setattr("dgcnn_ws.ops.product.multiplies_bfloat16", lambda device_type: multiplies)
+    assert complete(Recipe(precision="auto", device="cpu")).precision == expected
