@@ -185,9 +185,7 @@ def scale_shift_act_backward(
     g_scale, g_shift = torch.empty(scale.shape, dtype=dtype), torch.empty(shift.shape, dtype=dtype)
     inputs = _view(g_out, g_x.dtype), *_affine(x, scale, shift, negative_slope)
     outputs = _view(g_x), _view(g_scale), _view(g_shift)
-    _share(
-        channel_loops.affine_backward, x.shape[0] * tiles, x.numel(), *inputs, *outputs, *x.shape[1:], tiles
-    )
+    _share(channel_loops.affine_backward, x.shape[0] * tiles, x.numel(), *inputs, *outputs, *x.shape[1:], tiles)
     return g_x.to(x.dtype), g_scale.to(scale.dtype), g_shift.to(shift.dtype)
 
 

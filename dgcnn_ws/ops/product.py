@@ -39,7 +39,7 @@ def multiplies_bfloat16(device_type: str = "cpu") -> bool:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x Wᵀ + bias, as `torch.nn.functional.linear` does: (..., C), (C', C), (C',) -> (..., C').
 
-    In bfloat16 where x is, or where autocast says so; then a float32 weight may come with it, whose gradient is float32.
+    In bfloat16 where x is, or where autocast says so; a float32 weight that comes with it has a float32 gradient.
     """
     if transformed():
         return F.linear(x, weight, bias)

@@ -1,8 +1,9 @@
 """`python -m scripts.checks.peer CLONE`: time a public DGCNN beside this project's, in turns in one process.
 
-CLONE is a clone of https://github.com/antao97/dgcnn.pytorch, or another folder whose model.py has its `DGCNN_cls`. What it
-asks of a CUDA device is given it on the CPU. A training step is forward pass, cross entropy, backward pass and fused Adam;
-inference is a forward pass. Milliseconds a cloud, median and range over the rounds; ratios are taken round by round.
+CLONE is a clone of https://github.com/antao97/dgcnn.pytorch, or another folder whose model.py has its `DGCNN_cls`.
+What it asks of a CUDA device is given it on the CPU. A training step is forward pass, cross entropy, backward pass and
+fused Adam; inference is a forward pass. Milliseconds a cloud, median and range over the rounds; ratios are taken round
+by round.
 """
 
 import sys
@@ -96,7 +97,9 @@ def main() -> None:
     try:
         environment = describe_environment(torch.device("cpu"))
         half = "with" if multiplies_bfloat16() else "without"
-        print(f"{environment['hardware']}, {args.threads} threads, torch {environment['torch']}, {half} bfloat16 products")
+        print(
+            f"{environment['hardware']}, {args.threads} threads, torch {environment['torch']}, {half} bfloat16 products"
+        )
         print(f"batch {args.batch_size}, {args.num_points} points, k {args.k}, emb {args.emb_dims}\n", flush=True)
         for mode in ("train", "inference"):
             steps, setting = steps_of(args, mode)
@@ -108,7 +111,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from dgcnn_ws.engine.devices import keep_freed_memory
+    from dgcnn_ws.engine.allocator import keep_freed_memory
 
     keep_freed_memory()
     main()

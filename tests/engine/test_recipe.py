@@ -42,7 +42,13 @@ def test_every_norm_of_every_preset_has_a_complete_recipe(preset: str, norm: str
 
 
 def test_every_word_that_the_help_lists_stands_for_something() -> None:
-    tables = {"task": TASKS, "preset": PRESETS, "norm": NORMS, "head_norm": HEAD_NORMS, "precision": [*PRECISIONS, "auto"]}
+    tables = {
+        "task": TASKS,
+        "preset": PRESETS,
+        "norm": NORMS,
+        "head_norm": HEAD_NORMS,
+        "precision": [*PRECISIONS, "auto"],
+    }
     tables |= {"optimizer": LEARNING_RATES, "augment": AUGMENTATIONS, "select": ("val", "test")}
     assert {name: get_args(words) for name, words in WORDS.items()} == {n: tuple(t) for n, t in tables.items()}
     assert {name: preset.groups for name, preset in PRESETS.items()} == {

@@ -46,9 +46,7 @@ def test_loops_read_and_write_bfloat16(batch: int, num_points: int, k: int, chan
     x, scale, shift = ab[..., :channels].contiguous(), torch.randn(batch, channels), torch.randn(batch, channels)
     wide = x.double(), scale.double(), shift.double(), 0.2
     agree(cpu.scale_shift_act(x, scale, shift, 0.2), reference.scale_shift_act(*wide))
-    agree(
-        cpu.scale_shift_act_backward(g, x, scale, shift, 0.2), reference.scale_shift_act_backward(g.double(), *wide)
-    )
+    agree(cpu.scale_shift_act_backward(g, x, scale, shift, 0.2), reference.scale_shift_act_backward(g.double(), *wide))
     extreme, arg, mean, var = cpu.column_moments(x, use_max)
     agree((extreme, mean, var), (*(reference.column_moments(x.double(), use_max)[i] for i in (0, 2, 3)),))
     agree(cpu.mean_act_parts(x, scale, shift, 0.2), reference.mean_act_parts(*wide))

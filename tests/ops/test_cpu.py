@@ -223,10 +223,12 @@ def test_hostile_input_stays_within_bounds(request):
 import itertools, torch
 from dgcnn_ws.ops import cpu
 nan, inf = float("nan"), float("inf")
-for num_points, value in itertools.product((1, 30, 200), (nan, inf, 1e30)):
+half, single = torch.bfloat16, torch.float32
+for num_points, value, dtype in itertools.product((1, 30, 200), (nan, inf, 1e30, 1e-39), (single, half)):
     for k in {1, min(20, num_points), num_points}:
         for x in (torch.full((1, num_points, 3), value), torch.randn(1, num_points, 3)):
             x[0, 0] = value
+            x = x.to(dtype)
             cpu.knn(x.repeat(1, 1, 6), k)
             idx = cpu.knn(x, k)
             assert idx.min() >= 0 and idx.max() < num_points
@@ -238,6 +240,7 @@ for num_points, value in itertools.product((1, 30, 200), (nan, inf, 1e30)):
             extreme, arg, mean, var = cpu.column_moments(x, use_max)
             assert 0 <= int(arg.min()) and int(arg.max()) < num_points
             cpu.column_moments_backward(x, arg, mean, extreme, mean, var)
+            cpu.mean_act_parts(x, mean, var, 0.2)
             cpu.scale_shift_act_backward(x, x, mean, var, 0.2)
             cpu.mean_act_backward(mean, x, mean, var, 0.2)
 """,

@@ -21,6 +21,11 @@ def chain() -> dict[str, tuple[Callable[..., Tensor | tuple[Tensor, ...]], list[
     idx = torch.randint(0, points, (clouds, points, k), generator=torch.Generator().manual_seed(1))
     sign = torch.tensor([1.0, -1, 1, -1])
     ab, scale, shift = draw(clouds, points, 2 * widths[0]), draw(clouds, widths[0]), draw(clouds, widths[0])
+
+    def pooled(y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        points = ops.PooledPoints(y, sign[:3])
+        return points.extreme, points.mean, points.var, points.mean_act(a, b, SLOPE)
+
     weight, bias, last = draw(widths[1], widths[0]), draw(widths[1]), [draw(clouds, widths[1]), draw(clouds, widths[1])]
     return {
         "edge_aggregate": (lambda ab: ops.edge_aggregate(ab, idx, sign[:3]), [ab]),
@@ -30,6 +35,7 @@ def chain() -> dict[str, tuple[Callable[..., Tensor | tuple[Tensor, ...]], list[
         ),
         "column_moments": (lambda y: ops.column_moments(y, sign[:3]), [ab[..., :3].contiguous()]),
         "mean_act": (lambda y, a, b: ops.mean_act(y, a, b, SLOPE), [ab[..., :3].contiguous(), scale, shift]),
+        "PooledPoints": (pooled, [ab[..., :3].contiguous(), scale, shift]),
         "layers_aggregate": (
             lambda ab, a, b, w, c: ops.layers_aggregate(ab, idx, [a], [b], [w], [c], SLOPE, sign),
             [ab, scale, shift, weight, bias],

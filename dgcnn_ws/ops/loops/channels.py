@@ -188,7 +188,7 @@ def columns_backward(
 ) -> None:
     """Fill g_y with slope + curve (y - mean), and g_extreme where the extreme was; a unit is a row of B N.
 
-    activated (B, 4, C) holds scale, shift, right and left: right is added where scale y + shift > 0, and left elsewhere.
+    activated (B, 4, C) holds scale, shift, right and left: right is added where scale y + shift > 0, left elsewhere.
     """
     num_points, channels = Index(num_points), Index(channels)
     for row in range(Index(start), Index(stop)):

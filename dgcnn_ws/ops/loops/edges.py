@@ -124,9 +124,7 @@ def edge_forward(
 
 
 @compiled
-def transpose_graph(
-    idx: Ints, offsets: Ints, sources: Ints, num_points: int, k: int, start: int, stop: int
-) -> None:
+def transpose_graph(idx: Ints, offsets: Ints, sources: Ints, num_points: int, k: int, start: int, stop: int) -> None:
     """List the i whose edges reach each j, ascending: sources[offsets[j] : offsets[j + 1]]; a unit is a cloud."""
     num_points, k = Index(num_points), Index(k)
     for cloud in range(Index(start), Index(stop)):
