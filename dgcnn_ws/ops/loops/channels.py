@@ -14,6 +14,7 @@ Features = NDArray[Any]  # float32, float64, or the bits of bfloat16
 Floats = NDArray[Any]  # float32 for bfloat16, else the features' type
 Ints = NDArray[Any]
 
+# A number is compared with a zero of its own type: with a plain 0 it would be as float64, half as many at a time.
 _ZERO, _ONE, _TWO, _SHORT = Index(0), Index(1), Index(2), Index(32)  # of the last: points that are added up narrowly
 
 
@@ -30,12 +31,13 @@ def affine_forward(
     stop: int,
 ) -> None:
     """Fill out with leaky_relu(scale x + shift) in the rows start..stop-1 of B N."""
-    num_points, channels = Index(num_points), Index(channels)
+    num_points, channels, zero = Index(num_points), Index(channels), scale.dtype.type(0)
     for row in range(Index(start), Index(stop)):
         here, factors = row * channels, row // num_points * channels
         for c in range(channels):
             z = read(x, here + c) * scale[factors + c] + shift[factors + c]
-            write(out, here + c, z if z > 0 else z * slope)
+            z = z if z > zero else z * slope
+            write(out, here + c, z)
 
 
 @compiled
@@ -53,7 +55,7 @@ def affine_mean(
 ) -> None:
     """Fill means (B, 3, C) over N of leaky_relu(z), of d x and of d; z = scale x + shift, d = 1 or the slope."""
     num_points, channels, tiles = Index(num_points), Index(channels), Index(tiles)
-    one = scale.dtype.type(1)
+    zero, one = scale.dtype.type(0), scale.dtype.type(1)
     for unit in range(Index(start), Index(stop)):
         cloud, tile = unit // tiles, unit % tiles
         low = channels * tile // tiles
@@ -66,7 +68,7 @@ def affine_mean(
                 for c in range(width):
                     value = read(x, here + c)
                     z = value * scale[factors + c] + shift[factors + c]
-                    d = one if z > 0 else slope
+                    d = one if z > zero else slope
                     short[c] += d * z
                     short[width + c] += d * value
                     short[_TWO * width + c] += d
@@ -95,23 +97,27 @@ def affine_backward(
 ) -> None:
     """Fill the gradients of leaky_relu(scale x + shift); a unit is a tile of channels."""
     num_points, channels, tiles = Index(num_points), Index(channels), Index(tiles)
+    zero = scale.dtype.type(0)
     for unit in range(Index(start), Index(stop)):
         cloud, tile = unit // tiles, unit % tiles
         low = channels * tile // tiles
         width, factors = channels * (tile + _ONE) // tiles - low, cloud * channels + low
-        short, long = np.empty(_TWO * width, scale.dtype), np.zeros(_TWO * width, np.float64)
+        short_1, short_2 = np.empty(width, scale.dtype), np.empty(width, scale.dtype)
+        long = np.zeros(_TWO * width, np.float64)
         for first in range(_ZERO, num_points, _SHORT):
-            short[:] = 0
+            short_1[:] = 0
+            short_2[:] = 0
             for n in range(first, min(first + _SHORT, num_points)):
                 here = (cloud * num_points + n) * channels + low
                 for c in range(width):
                     value, factor, g = read(x, here + c), scale[factors + c], read(g_out, here + c)
-                    g = g if value * factor + shift[factors + c] > 0 else g * slope
+                    g = g if value * factor + shift[factors + c] > zero else g * slope
                     write(g_x, here + c, g * factor)
-                    short[c] += g * value
-                    short[width + c] += g
-            for c in range(_TWO * width):
-                long[c] += short[c]
+                    short_1[c] += g * value
+                    short_2[c] += g
+            for c in range(width):
+                long[c] += short_1[c]
+                long[width + c] += short_2[c]
         for c in range(width):
             g_scale[factors + c], g_shift[factors + c] = long[c], long[width + c]
 
@@ -190,7 +196,7 @@ def columns_backward(
 
     activated (B, 4, C) holds scale, shift, right and left: right is added where scale y + shift > 0, left elsewhere.
     """
-    num_points, channels = Index(num_points), Index(channels)
+    num_points, channels, zero = Index(num_points), Index(channels), mean.dtype.type(0)
     for row in range(Index(start), Index(stop)):
         cloud, here, point = row // num_points, row * channels, np.int64(row % num_points)
         small, scale = cloud * channels, cloud * Index(4) * channels
@@ -198,6 +204,6 @@ def columns_backward(
         for c in range(channels):
             value = read(y, here + c)
             g = slope[small + c] + curve[small + c] * (value - mean[small + c])
-            positive = activated[scale + c] * value + activated[shift + c] > 0
+            positive = activated[scale + c] * value + activated[shift + c] > zero
             g += activated[right + c] if positive else activated[left + c]
             write(g_y, here + c, g + g_extreme[small + c] if arg[small + c] == point else g)
