@@ -2,12 +2,17 @@
 
 import copy
 import importlib
+import pickle
+import warnings
 from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
+from torch_geometric.nn import MLP
+from torch_geometric.nn import Linear as GeometricLinear
 
 from dgcnn_ws import DGCNN, WSConv1d, WSConv2d, WSConv3d, WSLinear, convert_to_ws_gn, fuse, standardize_weight
 from dgcnn_ws.errors import InputError
@@ -209,7 +214,7 @@ def test_what_is_left_and_why() -> None:
     reasons = left(model)
     assert "fan-in 1" in reasons["0"] and "subclass" in reasons["2"] and "already" in reasons["4"]
     assert reasons["6"] == "its output goes to 7, not to a norm"
-    assert "subclass" in reasons["9"] and "not one of torch's batch norms" in reasons["11"]
+    assert "a parametrization" in reasons["9"] and "not one of torch's batch norms" in reasons["11"]
     convert_to_ws_gn(model).model(torch.randn(2, 1, 5, 5))
 
 
@@ -277,6 +282,163 @@ def test_modes_and_root() -> None:
     converted, _ = convert_to_ws_gn(model)
     assert [module.training for module in converted] == [True, False, True] and model[0].training
     assert isinstance(convert_to_ws_gn(nn.BatchNorm2d(8)).model, nn.GroupNorm)
+
+
+class NormAct(nn.BatchNorm2d):
+    """After timm's BatchNormAct2d: norm, dropout and activation in one."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Dropout(0.0), nn.LeakyReLU(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
+class Doubled(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Frozen(nn.Module):
+    """After the batch norm of torchvision's detectors: buffers alone."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        for name in ("weight", "running_var"):
+            self.register_buffer(name, torch.full((channels,), 2.0))
+        for name in ("bias", "running_mean"):
+            self.register_buffer(name, torch.full((channels,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight * self.running_var.rsqrt()
+        return x * scale.view(1, -1, 1, 1) + (self.bias - self.running_mean * scale).view(1, -1, 1, 1)
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(self.conv(x), None, None, training=True)
+
+
+def test_a_norm_that_holds_its_activation() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), NormAct(8)).double()
+    nn.init.normal_(model[1].weight)
+    converted, report = convert_to_ws_gn(model)
+    assert_same_but_for_norms(model, converted)
+    assert not report.left and type(converted[0]) is WSConv2d
+    x = torch.randn(2, 3, 7, 7, dtype=torch.float64)
+    normed = F.group_norm(converted[0](x), 4, model[1].weight, model[1].bias)
+    torch.testing.assert_close(converted(x), F.leaky_relu(normed, 0.1))
+    assert isinstance(converted[1].act, nn.LeakyReLU), "under its own name"
+    assert type(pickle.loads(pickle.dumps(converted))[1]) is type(converted[1])
+
+
+def test_what_still_needs_the_batch_is_named() -> None:
+    assert left(nn.Sequential(nn.Conv2d(3, 8, 3), Doubled(8))) == {
+        "1": "a batch norm with rules of its own; it still needs a batch"
+    }
+    reasons = left(nn.Sequential(Functional(), nn.ReLU()))
+    assert reasons == {"0": "called as a function; it still needs a batch"}
+    assert "batch_norm in Functional left" in str(convert_to_ws_gn(Functional()).report)
+
+
+def test_frozen_statistics_stay_with_the_layer_they_belong_to() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Frozen(8), nn.ReLU())
+    converted, report = convert_to_ws_gn(model)
+    x = torch.randn(2, 3, 7, 7)
+    assert torch.equal(converted(x), model(x))
+    assert [change.name for change in report.left] == ["0", "1"] and "frozen" in report[1].why
+
+
+def test_a_scripted_part_is_left_and_named() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))
+    model = nn.Sequential(scripted, nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    converted, report = convert_to_ws_gn(model)
+    assert str(report[0]).startswith("0: Sequential left (scripted")
+    assert type(converted[1]) is WSConv2d and len(report) == 3
+    assert converted(torch.randn(2, 3, 5, 5)).isfinite().all()
+
+
+def test_weights_that_hooks_compute() -> None:
+    """torch's deepcopy refuses such models; they keep their weights' rule."""
+    normed = nn.utils.weight_norm(nn.Conv2d(3, 8, 3))
+    pruned = prune.l1_unstructured(nn.Conv2d(8, 8, 3), "weight", 0.5)
+    model = nn.Sequential(normed, nn.BatchNorm2d(8), pruned, nn.BatchNorm2d(8))
+    converted, report = convert_to_ws_gn(model)
+    assert {change.name: change.why for change in report.left} == dict.fromkeys(
+        ("0", "2"), "its weight is computed by a hook or a parametrization"
+    )
+    converted(torch.randn(2, 3, 9, 9)).sum().backward()
+    assert (converted[2].weight == 0).float().mean() == 0.5
+    before = converted[0].weight_g.clone()
+    with torch.no_grad():
+        model[0].weight_g.mul_(2)
+    assert torch.equal(converted[0].weight_g, before), "a copy"
+    block = nn.Sequential(prune.l1_unstructured(WSConv2d(3, 8, 3), "weight", 0.5), nn.GroupNorm(4, 8))
+    x = torch.randn(2, 3, 9, 9)
+    assert torch.equal(fuse(block)(x), block(x))
+
+
+def test_torch_geometrics_linear() -> None:
+    model = MLP([6, 32, 8, 2], norm_kwargs={"allow_single_element": True})
+    converted, report = convert_to_ws_gn(model)
+    assert [change.name for change in report.left] == ["lins.2"]
+    assert [type(linear) for linear in converted.lins] == [WSLinear, WSLinear, type(model.lins[2])]
+    assert_same_but_for_norms(model, converted)
+    one, other = torch.randn(1, 6), torch.randn(1, 6)
+    torch.testing.assert_close(converted(torch.cat([one, other]))[:1], converted(one))
+    assert converted.lins[0].in_channels == 6
+    lazy = left(nn.Sequential(GeometricLinear(-1, 8), nn.BatchNorm1d(8)))
+    assert lazy == {"0": "lazy: it has no weight yet; call the model once, then convert"}
+
+
+def test_other_weights_are_named() -> None:
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Conv1d(4, 8, 3), nn.BatchNorm1d(8))
+    assert list(left(model)) == ["0"] and "weights of its own" in left(model)["0"]
+
+
+class Squeeze(nn.Module):
+    """A norm behind the mean over the image, as in squeeze-and-excitation."""
+
+    def __init__(self, channels: int, function: bool) -> None:
+        super().__init__()
+        self.reduce, self.norm = nn.Conv2d(16, channels, 1), nn.BatchNorm2d(channels)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = x.mean((2, 3), keepdim=True) if self.function else F.adaptive_avg_pool2d(x, 1)
+        return x[:, :1] * self.norm(F.relu(self.reduce(pooled))).mean(1, keepdim=True).sigmoid()
+
+
+@pytest.mark.parametrize("function", [True, False])
+def test_norms_behind_a_global_pooling_keep_more_than_signs(function: bool) -> None:
+    for channels, groups in ((64, 4), (48, 3), (8, 1)):
+        converted, report = convert_to_ws_gn(Squeeze(channels, function))
+        assert converted.norm.num_groups == groups
+        assert "behind pooling to one number a channel" in report[-1].why
+    branch = nn.Sequential(nn.AdaptiveAvgPool2d((1, 1)), nn.Conv2d(16, 64, 1, bias=False), nn.BatchNorm2d(64))
+    out = convert_to_ws_gn(branch).model(torch.randn(200, 16, 4, 4))
+    assert ((out.abs() - 1).abs() < 0.01).float().mean() < 0.1
+    image = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Conv2d(16, 64, 1), nn.BatchNorm2d(64))
+    assert convert_to_ws_gn(image).model[2].num_groups == 32
+    upsampled = nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Upsample(scale_factor=8), nn.Conv2d(16, 64, 3), nn.BatchNorm2d(64)
+    )
+    assert convert_to_ws_gn(upsampled).model[3].num_groups == 32
+
+
+def test_one_channel_does_not_become_a_constant() -> None:
+    model = nn.Sequential(nn.Linear(4, 1), nn.BatchNorm1d(1))
+    converted, report = convert_to_ws_gn(model)
+    assert type(converted[1]) is nn.BatchNorm1d and "signs alone" in report[1].why
+    image = convert_to_ws_gn(nn.Sequential(nn.Conv2d(3, 1, 3), nn.BatchNorm2d(1))).model
+    assert image(torch.randn(1, 3, 8, 8)).std() > 0.5
 
 
 def library(name: str) -> ModuleType:
