@@ -25,6 +25,7 @@ from dgcnn_ws.cli import arguments as parser
 from dgcnn_ws.cli.arguments import check_picture, numbers, words
 from dgcnn_ws.engine.recipe import Norm
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.text_table import aligned
 
 if TYPE_CHECKING:
     import torch
@@ -186,15 +187,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows of one mode as aligned text."""
     lines = [[name for name, _, _ in COLUMNS]]
     for row in rows:
-        shown = COLUMNS[:NUM_NAMES] if row["refusal"] else COLUMNS
-        lines.append([text(row) for _, _, text in shown])
-    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(COLUMNS))]
-    notes = ["", *(f"  not run: {row['refusal']}" if row["refusal"] else "" for row in rows)]
-    texts = []
-    for line, note in zip(lines, notes, strict=True):
-        columns = zip(line, COLUMNS, widths, strict=False)
-        texts.append("  ".join(f"{text:{align}{width}}" for text, (_, align, _), width in columns) + note)
-    return "\n".join(texts)
+        shown, note = (COLUMNS[:NUM_NAMES], [f"not run: {row['refusal']}"]) if row["refusal"] else (COLUMNS, [])
+        lines.append([text(row) for _, _, text in shown] + note)
+    return "\n".join(aligned(lines, "".join(sign for _, sign, _ in COLUMNS)))
 
 
 def report(rows: list[dict[str, Any]]) -> str:
@@ -217,16 +212,12 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 def breakdown_table(setting: "Setting", operators: list[dict[str, Any]]) -> str:
     """Return a training step's operators as aligned text."""
-    heading = "operator (time of its own)"
-    width = max(len(heading), *(len(operator["operator"]) for operator in operators))
-    lines = [
-        f"one fused training step, {setting.norm}, {setting.batch_size} x {setting.num_points:,} points",
-        f"{heading:<{width}}  calls        ms      %",
-    ]
+    title = f"one fused training step, {setting.norm}, {setting.batch_size} x {setting.num_points:,} points"
+    rows = [["operator (time of its own)", "calls", "ms", "%"]]
     for operator in operators:
         calls, time, share = operator["calls"], operator["milliseconds"], 100 * operator["share"]
-        lines.append(f"{operator['operator']:<{width}}  {calls:5d}  {time:8.2f}  {share:5.1f}")
-    return "\n".join(lines)
+        rows.append([operator["operator"], f"{calls}", f"{time:.2f}", f"{share:.1f}"])
+    return "\n".join([title, *aligned(rows, "<>>>")])
 
 
 def main(arguments: list[str]) -> None:

@@ -10,6 +10,7 @@ from dgcnn_ws.cli import arguments as parser
 from dgcnn_ws.cli.arguments import check_picture
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import check_folder_of
+from dgcnn_ws.text_table import aligned
 
 if TYPE_CHECKING:
     from dgcnn_ws.engine.evaluation import Scores
@@ -42,21 +43,21 @@ def report(scores: "Scores") -> str:
     from dgcnn_ws.engine.segmentation import PartScores
 
     what, of = ("part", "points") if isinstance(scores, PartScores) else ("class", "clouds")
-    width = max(len(name) for name in (what, *scores.per_class))
-    lines = [f"{what:<{width}} {of:>7}  correct  accuracy  most often taken for"]
+    rows = [[what, of, "correct", "accuracy", "most often taken for"]]
     for i, (name, accuracy) in enumerate(scores.per_class.items()):
         row = scores.confusion[i]
         wrong = max((j for j in range(len(row)) if j != i), key=row.__getitem__, default=i)
         mistake = f"{list(scores.per_class)[wrong]} ({row[wrong]})" if row[wrong] and wrong != i else ""
-        share = "     -" if accuracy is None else f"{accuracy:6.1%}"
-        lines.append(f"{name:<{width}}  {sum(row):6d}  {row[i]:7d}    {share}  {mistake}".rstrip())
-    lines += [
+        rows.append([name, f"{sum(row)}", f"{row[i]}", "-" if accuracy is None else f"{accuracy:.1%}", mistake])
+    lines = [
+        *aligned(rows, "<>>><"),
         "",
         f"overall accuracy {scores.overall_accuracy:.2%}, mean class accuracy {scores.mean_class_accuracy:.2%}, "
         f"loss {scores.loss:.3f}",
     ]
     if isinstance(scores, PartScores):
-        lines += [f"{name:<{width}}  {miou:6.1%}" for name, miou in scores.per_category.items() if miou is not None]
+        mious = [[name, f"{miou:.1%}"] for name, miou in scores.per_category.items() if miou is not None]
+        lines += aligned(mious, "<>")
         lines.append(f"instance mIoU {scores.instance_miou:.2%}, class mIoU {scores.class_miou:.2%}")
     return "\n".join(lines)
 

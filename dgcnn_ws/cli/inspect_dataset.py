@@ -16,6 +16,7 @@ from dgcnn_ws.cli.arguments import check_picture
 from dgcnn_ws.engine.recipe import check_data_root
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import check_folder_of
+from dgcnn_ws.text_table import aligned
 
 if TYPE_CHECKING:
     from dgcnn_ws.datasets.census import Duplicates, StoredSplit
@@ -56,26 +57,20 @@ def class_table(counts: dict[str, dict[str, int]]) -> list[str]:
     """A line for each class, and their sums."""
     parts = list(next(iter(counts.values())))
     total = {part: sum(row[part] for row in counts.values()) for part in parts}
-    width = max(len(name) for name in ["class", *counts])
-    lines = [f"{'class':<{width}}" + "".join(f"  {part:>6}" for part in parts)]
-    for name, row in [*counts.items(), ("all", total)]:
-        lines.append(f"{name:<{width}}" + "".join(f"  {row[part]:>6,}" for part in parts))
-    return lines
+    rows = [[name, *(f"{row[part]:,}" for part in parts)] for name, row in [*counts.items(), ("all", total)]]
+    return aligned([["class", *parts], *rows], "<" + ">" * len(parts))
 
 
 def bounds_table(measured: dict[str, Any]) -> list[str]:
     """A line for each stored split."""
-    lines = ["files  " + "".join(f"{head:<18}" for head in ("x", "y (up)", "z", "radius")) + "mean off by"]
+    rows = [["files", "x", "y (up)", "z", "radius", "mean off by"]]
     for split, row in measured.items():
         if row is None:
-            lines.append(f"{split:<7}no clouds")
+            rows.append([split, "no clouds"])
             continue
         ranges = [*zip(row["min"], row["max"], strict=True), tuple(row["radius"])]
-        lines.append(
-            f"{split:<7}" + "".join(f"{f'{low:.3f} to {high:.3f}':<18}" for low, high in ranges)
-            + f"{row['largest_offset']:.1e}"
-        )  # fmt: skip
-    return lines
+        rows.append([split, *(f"{low:.3f} to {high:.3f}" for low, high in ranges), f"{row['largest_offset']:.1e}"])
+    return aligned(rows, "<<<<<<")
 
 
 def duplicate_report(groups: "list[Duplicates]") -> list[str]:

@@ -15,6 +15,7 @@ import tyro
 
 from dgcnn_ws.cli import arguments as parser
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.text_table import aligned
 
 if TYPE_CHECKING:
     from dgcnn_ws.study.runs import RunSummary
@@ -95,13 +96,7 @@ COLUMNS: "list[tuple[str, str, Callable[[RunSummary], str]]]" = [
 
 def table(runs: "list[RunSummary]") -> str:
     lines = [[heading for heading, _, _ in COLUMNS]] + [[text(run) for _, _, text in COLUMNS] for run in runs]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    widths[-1] = 0  # the note
-    return "\n".join(
-        "  ".join(f"{cell:{align}{width}}" for cell, (_, align, _), width in zip(line, COLUMNS, widths, strict=True))
-        .rstrip()
-        for line in lines
-    )  # fmt: skip
+    return "\n".join(aligned(lines, "".join(sign for _, sign, _ in COLUMNS)))
 
 
 def main(arguments: list[str]) -> None:

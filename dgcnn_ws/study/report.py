@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dgcnn_ws.files import replacing
+from dgcnn_ws.text_table import markdown
 
 HEADINGS = (
     "norm",
@@ -63,10 +64,7 @@ def table(summaries: list[dict[str, Any]]) -> list[list[str]]:
 def markdown_table(summaries: list[dict[str, Any]]) -> str:
     """Return the table in Markdown."""
     head, *rows = table(summaries)
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for norm, *rest in rows:
-        lines.append(f"| `{norm}` | {' | '.join(rest)} |")
-    return "\n".join(lines)
+    return "\n".join(markdown([head, *([f"`{norm}`", *rest] for norm, *rest in rows)]))
 
 
 def write_csv(summaries: list[dict[str, Any]], cells: Path, runs: Path) -> None:
@@ -92,16 +90,15 @@ def write_csv(summaries: list[dict[str, Any]], cells: Path, runs: Path) -> None:
 
 def search_table(record: list[dict[str, Any]]) -> str:
     """Return a search's trials in Markdown: validation accuracy in % after the last epoch, the chosen one bold."""
-    lines = ["| norm | head | optimizer | learning rate | validation OA |", "|---|---|---|---|---|"]
+    rows = [["norm", "head", "optimizer", "learning rate", "validation OA"]]
     for entry in record:
         if "failure" in entry:
             score = f"failed: {entry['failure']}"
         else:
             score = f"{100 * entry['validation_accuracy']:.1f}"
             score = f"**{score}**" if entry.get("chosen") else score
-        row = (f"`{entry['norm']}`", entry["head_norm"], entry["optimizer"], f"{entry['lr']:g}", score)
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+        rows.append([f"`{entry['norm']}`", entry["head_norm"], entry["optimizer"], f"{entry['lr']:g}", score])
+    return "\n".join(markdown(rows))
 
 
 _STYLE = """

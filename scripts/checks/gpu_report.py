@@ -3,6 +3,7 @@
 from typing import Any
 
 from dgcnn_ws.study.report import markdown_table
+from dgcnn_ws.text_table import markdown
 
 Finding = dict[str, Any]
 SPEEDUP, EPOCH_SECONDS, MEMORY = 6.0, 2.0, 1 / 8  # targets: times and share of the reference, and of 9,840 clouds
@@ -89,7 +90,7 @@ def _speed_table(rows: list[Finding]) -> str:
     """Return a line a row: time per cloud, speed-up, memory, and the larger of the floors of products and copies."""
     names = ("mode", "norm", "precision", "num_points", "batch_size", "implementation")
     figures = ("ms", "speed-up", "MB", "floor of products, ms", "floor of copies, ms", "times the larger floor")
-    lines = [f"| {' | '.join([*names, *figures])} |", "|" + "---|" * len(names + figures)]
+    lines = [[*names, *figures]]
     for row in rows:
         cells = [str(row[name]) for name in names]
         if row["refusal"]:
@@ -104,8 +105,8 @@ def _speed_table(rows: list[Finding]) -> str:
                 row["times_both_floors"],
             )
             cells += ["-" if value is None else f"{value:.3g}" for value in values]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return "\n".join(markdown(lines))
 
 
 def _with(name: str, findings: list[Finding]) -> list[Finding]:
