@@ -1,64 +1,43 @@
 """`python -m scripts.checks.fuzz_datasets`: feed the readers of HDF5 data sets and zips with hostile bytes.
 
-They are read in a process of its own, forked from one in which everything is imported, so that a crash, a hang,
-memory and executed code are seen and counted, whatever they do to it. Right are two outcomes: InputError, or data
-that are as they should be.
+How they are read and counted: `fuzzing.py`.
 """
 
 import io
-import multiprocessing
 import random
-import resource
-import shutil
 import stat
 import sys
 import sysconfig
-import tempfile
-import time
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from dgcnn_ws.datasets import ModelNet40
 from dgcnn_ws.datasets.fetching.archive import take
 from dgcnn_ws.datasets.fetching.published import Published, new_md5
-from dgcnn_ws.errors import InputError
+from scripts.checks import fuzzing
+from scripts.checks.fuzzing import Target, Use, fuzz_all
 
 NUM_POINTS = 16
-ACCEPTED, REFUSED = "accepted", "refused with InputError"
 INTERESTING = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, (1 << 64) - 1]
 # Audit events that a reader has no business with.
 FORBIDDEN = ("exec", "compile", "os.system", "os.exec", "os.fork", "subprocess.", "socket.", "ctypes.", "pickle.")
 INSTALLED = (sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), "<frozen ")
 
 Generate = Callable[[random.Random], bytes]
-Feed = Callable[[bytes, Path], None]
-Target = tuple[Generate, Feed]
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(fuzzing.Arguments):
     targets: str = "hdf5,zip"
     """What to fuzz, with commas between: hdf5 | zip."""
-    inputs: int = 10_000
-    """Inputs of each."""
-    seed: int = 0
-    """Decides the inputs, with their number."""
-    seconds: float = 10.0
-    """A reader that takes longer hangs."""
-    megabytes: int = 64
-    """Memory that a reader may take above the process it starts from."""
-    keep: Path = Path("runs/fuzz")
-    """Folder for the inputs that went wrong."""
 
 
 def mutate(content: bytes, rng: random.Random) -> bytes:
@@ -192,115 +171,21 @@ def feed_zip(content: bytes, folder: Path) -> None:
         assert found <= {"mirror.zip", "deep", "deep/down", "deep/down/place", *(f"deep/down/place/{n}" for n in names)}
 
 
-TARGETS: dict[str, Target] = {
-    "hdf5": (generate_hdf5, feed_hdf5),
-    "zip": (generate_zip, feed_zip),
-}
+def is_forbidden(event: str, details: tuple[Any, ...], folder: Path) -> bool:
+    is_import = event == "exec" and details[0].co_filename.startswith(INSTALLED)
+    return event.startswith(FORBIDDEN) and not is_import
 
 
-def read(feed: Feed, content: bytes, folder: Path, executed: list[str]) -> str:
-    """What became of one input, in a folder made for it."""
-    folder.mkdir()
-    executed.clear()
-    try:
-        feed(content, folder)
-        outcome = ACCEPTED
-    except InputError as error:
-        outcome = REFUSED if "\n" not in str(error) else "MORE THAN ONE LINE"
-    except BaseException as error:
-        outcome = f"{type(error).__name__}: {error}"
-    shutil.rmtree(folder)
-    return f"EXECUTED {executed}" if executed else outcome
+def target(generate: Generate, feed: Use) -> Target:
+    return Target(lambda seed, number: generate(random.Random(f"{seed} {number}")), feed, is_forbidden)
 
 
-def read_all(target: Target, numbers: range, args: Arguments, scratch: Path, results: Connection) -> None:
-    """In a process of its own: read inputs, and send outcome, seconds and megabytes of each."""
-    executed: list[str] = []
-
-    def watch(event: str, details: tuple[Any, ...]) -> None:
-        is_import = event == "exec" and details[0].co_filename.startswith(INSTALLED)
-        if event.startswith(FORBIDDEN) and not is_import:
-            executed.append(event)
-
-    sys.addaudithook(watch)
-    # What can be limited is address space; that is far above the bound on memory, which is measured.
-    limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (4 << 30)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    generate, feed = target
-    for number in numbers:
-        content = generate(seeded(args, number))
-        Path("/proc/self/clear_refs").write_text("5")  # the recorded peak starts anew
-        before, began = resident("VmRSS"), time.monotonic()
-        outcome = read(feed, content, scratch / str(number), executed)
-        taken = (resident("VmHWM") - before) / 1024
-        if taken > args.megabytes:
-            outcome = f"TOOK {taken:.0f} MB"
-        results.send((outcome, time.monotonic() - began, taken))
-
-
-def seeded(args: Arguments, number: int) -> random.Random:
-    return random.Random(f"{args.seed} {number}")
-
-
-def read_each(target: Target, args: Arguments, scratch: Path) -> Iterator[tuple[str, float, float]]:
-    """Yield what became of every input; a process that dies or hangs is replaced for the inputs that are left."""
-    fork = multiprocessing.get_context("fork")  # everything is imported already
-    done = 0
-    while done < args.inputs:
-        ours, theirs = fork.Pipe(duplex=False)
-        reader = fork.Process(target=read_all, args=(target, range(done, args.inputs), args, scratch, theirs))
-        reader.start()
-        theirs.close()
-        while done < args.inputs:
-            done += 1
-            try:
-                if ours.poll(args.seconds):
-                    yield ours.recv()
-                    continue
-                yield "HUNG", args.seconds, 0.0
-            except EOFError:
-                reader.join()
-                yield f"DIED with exit code {reader.exitcode}", 0.0, 0.0
-            break
-        reader.kill()
-        reader.join()
-
-
-def resident(field: str) -> int:
-    """Kilobytes of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
-
-
-def fuzz(name: str, args: Arguments) -> bool:
-    """Feed one target, print what came of it, keep what went wrong, and say whether nothing did."""
-    target = TARGETS[name]
-    outcomes: Counter[str] = Counter()
-    slowest, most = 0.0, 0.0
-    began = time.monotonic()
-    scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    results = tqdm(read_each(target, args, scratch), total=args.inputs, desc=name, disable=None, leave=False)
-    for number, (outcome, seconds, taken) in enumerate(results):
-        right = outcome in (ACCEPTED, REFUSED)
-        outcomes[outcome if right else "WRONG"] += 1
-        slowest, most = max(slowest, seconds), max(most, taken)
-        if not right:
-            args.keep.mkdir(parents=True, exist_ok=True)
-            (args.keep / f"{name}-{args.seed}-{number}").write_bytes(target[0](seeded(args, number)))
-            print(f"{name} {number}: {outcome}", file=sys.stderr)
-    shutil.rmtree(scratch)
-    print(
-        f"{name}: {args.inputs:,} inputs in {time.monotonic() - began:.0f} s: "
-        + ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
-        + f"; slowest {slowest:.2f} s, most memory {most:.0f} MB"
-    )
-    return not outcomes["WRONG"]
+TARGETS = {"hdf5": partial(target, generate_hdf5, feed_hdf5), "zip": partial(target, generate_zip, feed_zip)}
 
 
 def main() -> int:
     args = tyro.cli(Arguments, description=__doc__)
-    return int(not all([fuzz(target, args) for target in args.targets.split(",")]))
+    return fuzz_all(TARGETS, args.targets, args)
 
 
 if __name__ == "__main__":

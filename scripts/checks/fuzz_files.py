@@ -1,23 +1,16 @@
 """`python -m scripts.checks.fuzz_files`: damaged, random and hostile files: none may do more than give an error.
 
-Each format is read in a process of its own. Reported is what an input did beside being read or refused in a
-sentence: another exception, a crash, a read of more than --seconds of the processor, more memory than the bound, a
-file opened or a program started that is none of the input's business. The inputs follow from the seed; one that
-fails is kept.
+How they are read and counted: `fuzzing.py`. Nor may one open a file or start a program that is none of its business.
 """
 
 import io
-import multiprocessing
 import pickle
 import re
-import signal
 import sys
-import tempfile
-import time
 import zipfile
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -34,11 +27,11 @@ from dgcnn_ws.datasets.preparing.layout import find_entries
 from dgcnn_ws.datasets.preparing.shape_source import list_members, open_zip, read_member
 from dgcnn_ws.datasets.shape_file import READERS, load_shape
 from dgcnn_ws.engine.checkpoint import check_model, load_tensors, restore_frame, restore_model
-from dgcnn_ws.engine.devices import peak_memory_bytes, proc_bytes, reset_peak_memory
 from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, complete
-from dgcnn_ws.errors import InputError
 from dgcnn_ws.inference.prediction import predict
 from dgcnn_ws.inference.public_weights import sizes, translate
+from scripts.checks import fuzzing
+from scripts.checks.fuzzing import Target, fuzz_all
 
 CPU = torch.device("cpu")
 NUMBERS = (
@@ -48,25 +41,16 @@ RECIPE = complete(Recipe(emb_dims=8, k=4, num_points=32, groups=2, norm="bn"))
 FORMATS = (*(ending[1:] for ending in READERS), "zip", "checkpoint", "t7")
 WATCHED = ("open", "os.system", "os.exec", "os.mkdir", "subprocess.Popen", "socket.connect")
 
+INPUT = "input.zip"
 PACKAGE = str(Path(dgcnn_ws.__file__).parent)  # and its compiled loops
 
 Random = np.random.Generator
 
 
 @dataclass(frozen=True)
-class Arguments:
-    inputs: int = 10_000
-    """Files read in each format."""
+class Arguments(fuzzing.Arguments):
     formats: str = ",".join(FORMATS)
     """Which, with commas between."""
-    seed: int = 0
-    """Decides all inputs."""
-    seconds: float = 10.0
-    """What a single read may take, in seconds of the processor."""
-    memory_mib: int = 64
-    """What it may take of memory: this, and 200 times the file's size."""
-    keep: Path | None = None
-    """Folder for inputs that fail."""
 
 
 class Executed:
@@ -227,11 +211,12 @@ def make_input(files: list[bytes], rng: Random) -> bytes:
 # --- what is done with an input ---
 
 
-def use(kind: str, data: bytes, path: Path) -> None:
+def use(kind: str, data: bytes, folder: Path) -> None:
     """What the program does with a file of this kind."""
     if f".{kind}" in READERS:
         network_input(load_shape(data, PurePath(f"a.{kind}")), Frame(num_points=64), 64)
         return
+    path = folder / INPUT
     path.write_bytes(data)
     if kind == "zip":
         open_zip.cache_clear()
@@ -248,98 +233,27 @@ def use(kind: str, data: bytes, path: Path) -> None:
         check_model(path, complete(Recipe(norm="bn", emb_dims=emb_dims)), num_classes, weights)
 
 
-def fuzz(kind: str, args: Arguments, folder: Path) -> dict[str, Any]:
-    """Read `args.inputs` inputs of one kind and count what came of them; each lies in `folder` while it is read."""
+def is_forbidden(event: str, details: tuple[Any, ...], folder: Path) -> bool:
+    if event not in WATCHED:
+        return False
+    name = str(details[0])
+    ours = (str(folder / INPUT), "/proc/self/statm")
+    return name not in ours and not name.startswith((sys.prefix, sys.base_prefix, PACKAGE))
+
+
+def target(kind: str) -> Target:
     files = valid_files(kind)
-    path, current = folder / "input.zip", folder / "current"
-    seen: list[str] = []
-    watching = False
 
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        if watching and event in WATCHED and not _is_our_business(str(arguments[0]), path):
-            seen.append(f"{event} {arguments[0]}")
+    def make(seed: int, number: int) -> bytes:
+        return make_input(files, np.random.default_rng([seed, number]))
 
-    sys.addaudithook(watch)
-    counts: Counter[str] = Counter()
-    failures: list[str] = []
-    worst_time, worst_memory = 0.0, 0
-    for number in range(-len(files), args.inputs):
-        data = files[number] if number < 0 else make_input(files, np.random.default_rng([args.seed, number]))
-        current.write_bytes(data)
-        reset_peak_memory(CPU)
-        idle = proc_bytes("/proc/self/status", "VmRSS") or 0
-        if number >= 0:  # the valid ones, which come first, load and compile what is needed once
-            signal.setitimer(signal.ITIMER_PROF, args.seconds)  # ends the process, in whatever loop it is
-        begun, watching, outcome = time.perf_counter(), True, "read"
-        try:
-            use(kind, data, path)
-        except InputError:
-            outcome = "refused"
-        except BaseException as error:
-            outcome = f"{type(error).__name__}: {error}"[:200]
-        watching = False
-        touched, seen[:] = list(seen), []
-        seconds = time.perf_counter() - begun
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        memory = peak_memory_bytes(CPU) - idle
-        if memory > (args.memory_mib << 20) + 200 * len(data):
-            outcome = f"{memory >> 20} MiB of memory for {len(data)} bytes"
-        if touched:
-            outcome = f"touched {touched}"
-        if number < 0:
-            continue
-        worst_time, worst_memory = max(worst_time, seconds), max(worst_memory, memory)
-        counts[outcome if outcome in ("read", "refused") else "failed"] += 1
-        if outcome not in ("read", "refused"):
-            failures.append(f"{kind} input {number}: {outcome}")
-            if args.keep:
-                (args.keep / f"{kind}-{number}").write_bytes(data)
-    return {"counts": counts, "failures": failures, "milliseconds": 1e3 * worst_time, "memory": worst_memory}
+    return Target(make, partial(use, kind), is_forbidden, files, growth=200)
 
 
-def _is_our_business(name: str, path: Path) -> bool:
-    return name in (str(path), "/proc/self/statm") or name.startswith((sys.prefix, sys.base_prefix, PACKAGE))
-
-
-def _fuzz_and_send(connection: Any, kind: str, args: Arguments, folder: Path) -> None:
-    torch.set_num_threads(1)
-    connection.send(fuzz(kind, args, folder))
-
-
-def main(arguments: list[str]) -> int:
-    args = tyro.cli(Arguments, prog="python -m scripts.checks.fuzz_files", args=arguments, description=__doc__)
-    if args.keep:
-        args.keep.mkdir(parents=True, exist_ok=True)
-    failures: list[str] = []
-    print("| format | inputs | read | refused | failed | longest (ms) | most memory above idle (MiB) |")
-    print("|---|---|---|---|---|---|---|", flush=True)
-    for kind in args.formats.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            receiving, sending = multiprocessing.Pipe(duplex=False)
-            process: Any = multiprocessing.get_context("spawn").Process(
-                target=_fuzz_and_send, args=(sending, kind, args, Path(folder))
-            )
-            process.start()
-            sending.close()
-            try:
-                result = receiving.recv()
-            except EOFError:
-                process.join()
-                failures.append(f"{kind}: the process ended with code {process.exitcode}")
-                if args.keep:
-                    (Path(folder) / "current").rename(args.keep / f"{kind}-crash")
-                continue
-            process.join()
-        counts = result["counts"]
-        failures += result["failures"]
-        print(
-            f"| {kind} | {args.inputs:,} | {counts['read']:,} | {counts['refused']:,} | {counts['failed']:,} | "
-            f"{result['milliseconds']:.0f} | {result['memory'] / (1 << 20):.0f} |",
-            flush=True,
-        )
-    print("\n".join(failures[:50]))
-    return 1 if failures else 0
+def main() -> int:
+    args = tyro.cli(Arguments, prog="python -m scripts.checks.fuzz_files", description=__doc__)
+    return fuzz_all({kind: partial(target, kind) for kind in FORMATS}, args.formats, args)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
