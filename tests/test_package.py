@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # What the extras bring, and h5py, as modules.
 EXTRAS = (
-    "filelock", "h5py", "huggingface_hub", "hypothesis", "lightning_fabric", "matplotlib", "onnx", "onnxruntime",
-    "onnxscript", "pooch", "requests", "safetensors", "tensorboard", "torch_geometric", "torchmetrics", "tqdm",
+    "filelock", "h5py", "huggingface_hub", "hypothesis", "matplotlib", "onnx", "onnxruntime",
+    "onnxscript", "pooch", "requests", "safetensors", "tensorboard", "torch_geometric", "tqdm",
     "trimesh", "tyro",
 )  # fmt: skip
 

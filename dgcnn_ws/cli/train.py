@@ -1,6 +1,7 @@
 """`train`: train a network; everything the run makes lies in its folder."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,8 +9,9 @@ from typing import Annotated, Any
 import tyro
 
 from dgcnn_ws.cli import arguments as parser
-from dgcnn_ws.engine.recipe import Recipe, check_data_root, complete, dataset_name, from_config, name_folder
+from dgcnn_ws.engine.recipe import Recipe, as_config, check_data_root, complete, from_config, run_name
 from dgcnn_ws.engine.stopping import Interrupted
+from dgcnn_ws.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,14 @@ class Arguments:
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Continue the run from its last checkpoint; flags left out keep the run's own settings, and none of what is
     computed may change, the number of epochs neither."""
+    config: Path | None = None
+    """Start from these settings: another run's config.json, or YAML that names some. Flags beside it count."""
+    wandb: str | None = None
+    """Project at Weights & Biases that follows what TensorBoard gets (pip install wandb)."""
 
 
 def parse(arguments: list[str], recipe: Recipe) -> Arguments:
     return parser.parse(Arguments, "train", arguments, __doc__, Arguments(recipe))
-
-
-def run_name(recipe: Recipe) -> str:
-    micro_batch = recipe.micro_batch or recipe.batch_size  # whatever the processes: a run may go on in others
-    recipe = name_folder(recipe)
-    network = recipe.task if recipe.task == "segment" else recipe.preset
-    goes_on = "-fine-tuned" if recipe.start else ""
-    return f"{dataset_name(recipe)}-{network}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}{goes_on}"
 
 
 def main(arguments: list[str]) -> None:
@@ -45,21 +43,27 @@ def main(arguments: list[str]) -> None:
 
 
 def command(parsed: Arguments, arguments: list[str]) -> None:
+    from dgcnn_ws.engine import entry
     from dgcnn_ws.engine.checkpoint import read_json
-    from dgcnn_ws.engine.processes import check_started, is_first, started
+    from dgcnn_ws.engine.config_file import read_recipe
+    from dgcnn_ws.engine.processes import check_started, is_first
 
+    base = Recipe()
+    if parsed.config is not None:
+        if parsed.resume:
+            raise InputError("--resume goes on with the run's own settings: leave --config out.")
+        base = here(read_recipe(parsed.config))
+        parsed = parse(arguments, base)
     if parsed.recipe.start and not parsed.resume:
         from dgcnn_ws.engine.fine_tuning import like_checkpoint
 
         names_data = any(word.split("=")[0] in ("--dataset", "--data-root") for word in arguments)
-        parsed = parse(arguments, like_checkpoint(Recipe(), Path(parsed.recipe.start), with_data=not names_data))
+        parsed = parse(arguments, like_checkpoint(base, Path(parsed.recipe.start), with_data=not names_data))
     check_data_root(parsed.recipe.dataset, parsed.recipe.data_root)
     folder = parsed.out / (parsed.name or run_name(parsed.recipe))
     if parsed.resume:  # what the user left out is what the run was started with
         config = folder / "config.json"
-        stored = from_config(read_json(config), config)
-        # What torchrun or srun started counts, not what it was then.
-        parsed = parse(arguments, stored if started() is None else replace(stored, devices=None, nodes=None))
+        parsed = parse(arguments, here(from_config(read_json(config), config)))
     recipe = complete(parsed.recipe)
     assert recipe.devices and recipe.nodes
     check_started(recipe.devices, recipe.nodes)
@@ -67,24 +71,31 @@ def command(parsed: Arguments, arguments: list[str]) -> None:
     if is_first(recipe.nodes):
         shared = f", in {recipe.processes} processes" if recipe.processes > 1 else ""
         print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {dataset}{shared}")
-    results = train(recipe, folder, parsed.resume)
+    with followed(parsed.wandb, folder, recipe) if is_first(recipe.nodes) else nullcontext():
+        results = entry.train(recipe, folder, resume=parsed.resume)
     if is_first():
         report(results, folder, recipe)
 
 
-def train(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
-    from dgcnn_ws.engine.launch import missing
-    from dgcnn_ws.engine.processes import is_first
-    from dgcnn_ws.engine.training import Run
-    from dgcnn_ws.study.claim import recording, sole
+def here(recipe: Recipe) -> Recipe:
+    """Return the settings of another time: what torchrun or srun started counts, not what it was then."""
+    from dgcnn_ws.engine.processes import started
 
-    assert recipe.nodes
-    first = is_first(recipe.nodes)  # it holds the folder for all
-    with sole(folder) if first else nullcontext():
-        with missing():
-            run = Run(recipe, folder, resume)
-        with recording(folder) if first else nullcontext(), missing():
-            return run.train()
+    return recipe if started() is None else replace(recipe, devices=None, nodes=None)
+
+
+@contextmanager
+def followed(project: str | None, folder: Path, recipe: Recipe) -> Iterator[None]:
+    """Let Weights & Biases record what TensorBoard gets within the block; nothing where there is no project."""
+    if project is None:
+        yield
+        return
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        raise InputError("--wandb needs wandb, which is not installed: pip install wandb.") from error
+    with wandb.init(project=project, name=folder.name, config=as_config(recipe), sync_tensorboard=True):
+        yield
 
 
 def report(results: dict[str, Any], folder: Path, recipe: Recipe) -> None:

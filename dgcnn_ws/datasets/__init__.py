@@ -73,6 +73,8 @@ def stream_dataset(
 
 def find_dataset(name: str) -> type[HDF5Clouds]:
     """The class of the data set called `name`; InputError where there is none."""
+    if name == "given":
+        raise InputError("These clouds were given by a program, which alone has them; name a data set with --dataset.")
     if name not in DATASETS:
         raise InputError(f"There is no data set {name!r}; choose one of {', '.join(DATASETS)}.")
     return DATASETS[name]

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from dgcnn_ws.datasets import LabelledClouds
 from dgcnn_ws.datasets.augment import uniform
 from dgcnn_ws.datasets.loader import Loader
 from dgcnn_ws.engine.processes import ALONE, Processes
+
+EVAL_BATCH = 16  # clouds that a run scores at once
 
 
 @dataclass(frozen=True)
@@ -96,15 +97,17 @@ class Counts:
 
     def __init__(self, num_classes: int, device: torch.device, processes: Processes) -> None:
         self.processes = processes
-        self.matrix = MulticlassConfusionMatrix(num_classes, sync_on_compute=False).to(device)
+        self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
 
     def add(self, predicted: Tensor, labels: Tensor, loss: Tensor) -> None:
-        self.matrix.update(predicted, labels)
+        """Count answers: logits or log-probabilities (B, answers, ...), of which the largest is given, and (B, ...)."""
+        one = torch.ones((), dtype=torch.int64, device=labels.device)
+        self.matrix.index_put_((labels.flatten(), predicted.argmax(1).flatten()), one, accumulate=True)
         self.loss_sum += loss
 
     def confusion(self) -> Tensor:
-        return self.processes.total(self.matrix.confmat).cpu()
+        return self.processes.total(self.matrix).cpu()
 
     def loss(self) -> float:
         return self.processes.total(self.loss_sum).item()

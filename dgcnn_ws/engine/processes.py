@@ -101,7 +101,7 @@ class Processes:
         self._agree(problem)
 
     def in_step(
-        self, batches: Iterator[T], flags: Callable[[], tuple[int, ...]]
+        self, batches: Iterator[T], flags: Callable[[], tuple[bool, ...]]
     ) -> Iterator[tuple[T, tuple[int, ...]]]:
         """Yield each batch with what all processes agree on beside it: the largest of each of `flags()`.
 

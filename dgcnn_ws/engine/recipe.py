@@ -29,7 +29,9 @@ Precision = Literal["32", "bf16", "16", "auto"]
 
 # The learning rate that each takes where the user names none.
 LEARNING_RATES: dict[str, float] = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
-PRECISIONS: dict[str, Literal["bf16-mixed", "16-mixed"] | None] = {"32": None, "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+GIVEN = "given"  # the data set of a run whose clouds a program gave (`dgcnn_ws.train`)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Recipe:
     """Epochs over which the learning rate rises linearly from 0."""
     label_smoothing: float = 0.2
     """Label smoothing of the training loss."""
+    average_weights: float = 0.0
+    """Score and save an average of the weights over about so many last epochs, for example 2. 0: the weights."""
     augment: Augment | None = None
     """Augmentation. Default: the preset's."""
     seed: int = 0
@@ -183,7 +187,7 @@ def name_folder(recipe: Recipe) -> Recipe:
     """Return the recipe with a folder's path given as data set taken apart: data set `folder`, data root its path."""
     from dgcnn_ws.datasets import DATASETS, FolderClouds
 
-    if recipe.dataset in DATASETS:
+    if recipe.dataset in (*DATASETS, GIVEN):
         return recipe
     folder = FolderClouds.find(recipe.dataset)
     if folder is None:
@@ -198,13 +202,22 @@ def check_data_root(dataset: str, data_root: Path) -> None:
     """Raise InputError where a data root is named beside a data set that is a folder's path, so would go unread."""
     from dgcnn_ws.datasets import DATASETS, FolderClouds
 
-    if dataset not in DATASETS and FolderClouds.find(dataset) and data_root != Recipe.data_root:
+    if dataset not in (*DATASETS, GIVEN) and FolderClouds.find(dataset) and data_root != Recipe.data_root:
         raise InputError(f"--data-root {data_root} is not for a data set given by its path, {dataset}: leave one out.")
 
 
 def dataset_name(recipe: Recipe) -> str:
     """Return what to call the recipe's data: its name, or its folder's."""
     return recipe.data_root.resolve().name if recipe.dataset == "folder" else recipe.dataset
+
+
+def run_name(recipe: Recipe) -> str:
+    """Return what to call a run of this recipe."""
+    micro_batch = recipe.micro_batch or recipe.batch_size  # whatever the processes: a run may go on in others
+    recipe = name_folder(recipe)
+    network = recipe.task if recipe.task == "segment" else recipe.preset
+    goes_on = "-fine-tuned" if recipe.start else ""
+    return f"{dataset_name(recipe)}-{network}-{recipe.norm}-mb{micro_batch}-seed{recipe.seed}{goes_on}"
 
 
 def complete(recipe: Recipe) -> Recipe:
@@ -269,7 +282,7 @@ def _check(recipe: Recipe) -> None:
     assert recipe.groups and recipe.micro_batch is not None and recipe.epochs is not None
     assert recipe.lr is not None and recipe.weight_decay is not None
     _check_words(recipe)
-    _one_of("--dataset", recipe.dataset, DATASETS)
+    _one_of("--dataset", recipe.dataset, (*DATASETS, GIVEN))
     if recipe.task == "segment":
         if recipe.preset != "dgcnn":
             raise InputError(f"--task segment has no preset {recipe.preset}. Use --preset dgcnn.")
@@ -283,7 +296,7 @@ def _check(recipe: Recipe) -> None:
     counts = ("groups", "batch_size", "micro_batch", "epochs", "num_points", "k", "emb_dims")
     for name in (*counts, "stream_buffer", "devices", "nodes"):
         _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 1)
-    for name in ("lr", "weight_decay", "warmup_epochs", "dropout", "label_smoothing", "seed"):
+    for name in ("lr", "weight_decay", "warmup_epochs", "average_weights", "dropout", "label_smoothing", "seed"):
         _at_least(f"--{name.replace('_', '-')}", getattr(recipe, name), 0)
     if recipe.seed >= 2**63:
         raise InputError(f"--seed {recipe.seed} is too large: torch's generators take 63 bits.")
@@ -383,7 +396,7 @@ def from_config(config: Any, source: Path) -> Recipe:
 # Settings that older runs do not name, and which then had these values.
 BEFORE = {"task": "classify", "devices": 1, "nodes": 1, "sync_bn": False, "cuda_graph": False}
 BEFORE |= {"deterministic": False, "stream": False, "stream_buffer": 256}
-BEFORE |= {"start": "", "freeze": False}
+BEFORE |= {"average_weights": 0.0, "start": "", "freeze": False}
 
 
 @cache

@@ -1,49 +1,87 @@
-"""A run's folder: who may start or go on there, and how a stopped run finds its place.
+"""A run's folder: who may start or go on there, and what is written, in which order.
 
 last.pt decides what has happened. best.pt and metrics.jsonl are written after it and follow from it.
 """
 
-from dataclasses import dataclass, field
+import math
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning_fabric.plugins import Precision
 from torch import nn
 
-from dgcnn_ws.engine.checkpoint import check_weights, load_checkpoint, load_weights, read_json, write_json
+from dgcnn_ws.engine.checkpoint import (
+    load_checkpoint,
+    read_json,
+    restore_model,
+    save_checkpoint,
+    write_json,
+    write_lines,
+)
 from dgcnn_ws.engine.devices import describe_environment
-from dgcnn_ws.engine.metrics import read_metrics
-from dgcnn_ws.engine.recipe import Recipe, as_config, from_config, other_setting
+from dgcnn_ws.engine.processes import Processes
+from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, from_config, other_setting
+from dgcnn_ws.engine.state import State
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import remove_leftovers
 
 
-@dataclass
-class Progress:
-    """A run's place, part of its checkpoint."""
+class RunFolder:
+    """The folder of a run, where the first of its processes alone writes.
 
-    step: int = 0  # optimizer steps taken
-    seconds: float = 0.0  # spent in training steps
-    peak_memory_bytes: int = 0  # in training steps
-    memory_bytes: int = 0  # of that, above what the process holds between steps
-    best_accuracy: float = -1.0  # or whatever score chooses the checkpoint
-    best_epoch: int = 0
-    loss_sum: float = 0.0  # over the answers of the epoch so far: one a cloud, or one a point
-    num_correct: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)  # the lines of metrics.jsonl
+    Raises InputError, from the start, where the run cannot start there, or cannot go on there.
+    """
 
-    @property
-    def scored(self) -> int:
-        """The last epoch that has been scored, from 1; 0 for none."""
-        return self.history[-1]["epoch"] if self.history else 0
+    def __init__(self, path: Path, recipe: Recipe, resume: bool, processes: Processes) -> None:
+        check_start(recipe, path, resume)
+        self.path, self.recipe, self.processes = path, recipe, processes
 
-    def put_right(self) -> None:
-        """Forget what runs once noted of an epoch without steps, when they were stopped between two."""
-        lines = {line["epoch"]: line for line in reversed(self.history) if line["epoch"] > 0}  # the first of each
-        self.history = [lines[epoch] for epoch in sorted(lines)]
-        if self.best_epoch == 0:
-            self.best_accuracy = -1.0
+    def open(self, fingerprint: str, device: torch.device, state: State) -> None:
+        """Make the folder, or put right what a killed process left in it: last.pt decides what has happened."""
+        if not self.processes.first:
+            return
+        make_folder(self.path, self.recipe, fingerprint, device)
+        best = state.progress.best_epoch
+        if best and epoch_of(self.path / "best.pt") != best:
+            if state.epoch != best or state.steps_into_epoch:
+                raise InputError(
+                    f"{self.path / 'best.pt'} is missing or damaged: epoch {best} should lie there. Put a copy of it "
+                    "there, or train anew under another --name; last.pt is whole."
+                )
+            save_checkpoint(self.path / "best.pt", state.network())  # killed between the two
+        write_lines(self.path / "metrics.jsonl", state.progress.history)
+
+    def save(self, state: State) -> None:
+        """Write last.pt, and what follows from it where an epoch has just been scored."""
+        if not self.processes.first:
+            return
+        total = float(sum(parameter.detach().sum() for parameter in state.model.parameters()))
+        self.require_finite("sum of the weights", total, state)
+        save_checkpoint(self.path / "last.pt", state.whole())
+        if state.progress.scored == state.epoch and not state.steps_into_epoch:
+            if state.progress.best_epoch == state.epoch:
+                save_checkpoint(self.path / "best.pt", state.network())
+            write_lines(self.path / "metrics.jsonl", state.progress.history)
+
+    def read(self, name: str, num_classes: int, num_parts: int, device: torch.device) -> nn.Module:
+        """Return the network of best.pt or last.pt, read by the first process alone: others may see an older file.
+
+        Raises InputError in every process where it cannot be read.
+        """
+        model = build_model(self.recipe, num_classes, num_parts)
+        with self.processes.together():
+            if self.processes.first:
+                model, _, _ = restore_model(self.path / name)
+        model.to(device)
+        self.processes.take_from_first(model)
+        return model
+
+    def require_finite(self, name: str, value: float, state: State) -> None:
+        """Raise InputError where a run has left the numbers; its last good checkpoint stays."""
+        if not math.isfinite(value):
+            raise InputError(
+                f"the {name} became {value} around step {state.progress.step} of {self.path}. "
+                "Lower --lr or add --warmup-epochs, under another --name."
+            )
 
 
 def check_start(recipe: Recipe, folder: Path, resume: bool) -> None:
@@ -93,28 +131,3 @@ def epoch_of(path: Path) -> int | None:
         return load_checkpoint(path).get("epoch")
     except InputError:
         return None
-
-
-def restore(
-    folder: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision
-) -> Progress:
-    """Put a network and its optimizer where last.pt was saved, and return that place.
-
-    Raises InputError where last.pt is damaged, or is not this run's.
-    """
-    path = folder / "last.pt"
-    content = load_checkpoint(path)
-    if other := other_setting(from_config(content["config"], path), recipe):
-        raise InputError(f"{path} was trained with {other} as config.json says: put its own config.json back.")
-    check_weights(path, model.state_dict(), content["model"])
-    load_weights(path, model, content["model"])
-    try:
-        optimizer.load_state_dict(content["optimizer"])
-        precision.load_state_dict(content["scaler"])
-        progress = Progress(**content["progress"])
-        if not progress.history and (folder / "metrics.jsonl").exists():  # from when only metrics.jsonl had it
-            progress.history = read_metrics(folder / "metrics.jsonl")[: content["epoch"]]
-        progress.put_right()
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} cannot be resumed: its optimizer or place is missing or damaged.") from error
-    return progress

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: a run that is asked to stop saves its place first."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,10 @@ class Interrupted(Exception):
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM in a list instead of dying at once; a second Ctrl-C does."""
+    """Collect Ctrl-C and SIGTERM in a list instead of dying at once; a second Ctrl-C does.
+
+    Outside the main thread there is nothing to collect: signals are the main thread's.
+    """
     requests: list[int] = []
 
     def note(signum: int, frame: Any) -> None:
@@ -24,7 +28,9 @@ def stop_requests() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         requests.append(signum)
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+    previous = {number: signal.signal(number, note) for number in numbers}
     try:
         yield requests
     finally:

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from dgcnn_ws.engine.allocator import keep_freed_memory
 from dgcnn_ws.engine.checkpoint import read_json
+from dgcnn_ws.engine.claim import claim, read_failure, record_failure, recording
 from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.stopping import Interrupted, stop_requests
 from dgcnn_ws.engine.training import Run
-from dgcnn_ws.study.claim import claim, read_failure, record_failure, recording
 
 BUSY = 75  # exit code of a process that found its run claimed by another
 POLL = 0.5  # seconds

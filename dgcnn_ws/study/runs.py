@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dgcnn_ws.engine.checkpoint import read_json
+from dgcnn_ws.engine.claim import is_claimed, read_failure
 from dgcnn_ws.engine.metrics import read_metrics
 from dgcnn_ws.engine.recipe import Recipe, from_config, unusual_settings
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.study.claim import is_claimed, read_failure
 
 HIDDEN = ("select", "data_root", "device")  # settings that need no words: shown otherwise, or where things were
 MARKS = {"config.json", "failure.json", "last.pt", "results.json"}  # any of them makes a folder a run's

@@ -117,8 +117,8 @@ def main(arguments: list[str]) -> None:
         alone = [partial(measure, loader, epoch, lambda *_: None) for loader in loaders]
         compare("loader alone", args.rounds, alone)
         run.model.train()
-        run._optimizer_step(*next(iter(run.loader)))  # compiles
-        training = [partial(measure, loader, args.steps, run._optimizer_step) for loader in loaders]
+        run.optimizer_step(*next(iter(run.loader)))  # compiles
+        training = [partial(measure, loader, args.steps, run.optimizer_step) for loader in loaders]
         compare("training", args.rounds, training)
 
 

@@ -14,6 +14,7 @@ import tyro
 from dgcnn_ws.engine.processes import is_first
 from dgcnn_ws.engine.recipe import HeadNorm, Norm, PresetName, Recipe, complete
 from dgcnn_ws.engine.training import Run
+from dgcnn_ws.text_table import markdown
 from scripts.checks.throughput import write_random_clouds
 from scripts.checks.traffic import Collectives
 
@@ -58,9 +59,9 @@ def count(args: Arguments, norm: Norm, head_norm: HeadNorm, sync_bn: bool, data:
     run.model.train()
     points, labels = next(run.loader.epoch(0))
     for _ in range(WARM_UP):
-        run._optimizer_step(points, labels)
+        run.optimizer_step(points, labels)
     with Collectives() as sent:
-        run._optimizer_step(points, labels)
+        run.optimizer_step(points, labels)
     gradients = sum(parameter.nbytes for parameter in run.model.parameters())
     name = f"`{norm}`, {head_norm}{', --sync-bn' if sync_bn else ''}"
     reduced, gathered = sent.bytes["allreduce_"], sent.bytes["allgather_"]
@@ -70,13 +71,12 @@ def count(args: Arguments, norm: Norm, head_norm: HeadNorm, sync_bn: bool, data:
 def main() -> None:
     args = tyro.cli(Arguments, description=__doc__)
     rows = [["norm, head", "collectives", "bytes of gradients", "other bytes summed up", "bytes gathered"]]
-    rows.append(["---"] * len(rows[0]))
     with tempfile.TemporaryDirectory() as folder:
         write_random_clouds(Path(folder), 40 * args.micro_batches * args.processes, 40, 32)
         for norm, head_norm, sync_bn in KINDS:
             rows.append(count(args, norm, head_norm, sync_bn, Path(folder)))
     if is_first():
-        print(*(f"| {' | '.join(row)} |" for row in rows), sep="\n")
+        print("\n".join(markdown(rows)))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from dgcnn_ws.engine.board import Board, first_of_each, open_board
 from dgcnn_ws.engine.recipe import Recipe, complete
+from dgcnn_ws.engine.state import State
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
 
@@ -35,14 +36,14 @@ def test_a_runs_scores_confusion_and_samples(
     small = {"num_points": 32, "k": 5, "emb_dims": 32, "batch_size": 8, "epochs": 3}
     recipe = complete(Recipe(dataset="modelnet10", data_root=easy_root, **small))  # type: ignore[arg-type]
     run = Run(recipe, tmp_path, quiet=True)
-    save = run._save
+    save = run.folder.save
 
-    def save_and_stop(name: str) -> None:
-        if run.epoch == killed_in and name == "last.pt":  # as a kill after the epoch's line and before its checkpoint
+    def save_and_stop(state: State) -> None:
+        if run.epoch == killed_in:  # as a kill after the epoch's line and before its checkpoint
             raise Interrupted("killed", 9)
-        save(name)
+        save(state)
 
-    monkeypatch.setattr(run, "_save", save_and_stop)
+    monkeypatch.setattr(run.folder, "save", save_and_stop)
     with pytest.raises(Interrupted):
         run.train()
     Run(recipe, tmp_path, resume=True, quiet=True).train()

@@ -76,7 +76,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe(root: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     monkeypatch.setattr(shapes, "PER_CLASS", {"train": 3, "test": 1})
-    monkeypatch.setattr(Run, "_finish", dict)  # neither the test set nor pictures
+    monkeypatch.setattr(Run, "finish", dict)  # neither the test set nor pictures
     small: dict[str, Any] = {"num_points": 32, "k": 4, "emb_dims": 16, "batch_size": 16, "epochs": 1}
     return Recipe(dataset="shapes", data_root=root, deterministic=True, **small)
 

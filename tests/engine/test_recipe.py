@@ -8,9 +8,9 @@ import pytest
 
 from dgcnn_ws.datasets import DATASETS
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
+from dgcnn_ws.engine.arithmetic import ROUNDED_TO
 from dgcnn_ws.engine.recipe import (
     LEARNING_RATES,
-    PRECISIONS,
     PRESETS,
     WORDS,
     Dataset,
@@ -47,7 +47,7 @@ def test_every_word_that_the_help_lists_stands_for_something() -> None:
         "preset": PRESETS,
         "norm": NORMS,
         "head_norm": HEAD_NORMS,
-        "precision": [*PRECISIONS, "auto"],
+        "precision": [*ROUNDED_TO, "auto"],
     }
     tables |= {"optimizer": LEARNING_RATES, "augment": AUGMENTATIONS, "select": ("val", "test")}
     assert {name: get_args(words) for name, words in WORDS.items()} == {n: tuple(t) for n, t in tables.items()}

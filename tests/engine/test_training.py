@@ -13,10 +13,10 @@ import h5py
 import pytest
 import torch
 
-from dgcnn_ws.engine import training
+from dgcnn_ws.engine import run_folder, training
 from dgcnn_ws.engine.evaluation import Scores
 from dgcnn_ws.engine.recipe import Recipe, complete
-from dgcnn_ws.engine.run_folder import Progress
+from dgcnn_ws.engine.state import Progress
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.errors import InputError
@@ -73,7 +73,7 @@ def test_learns_an_easy_set_and_reports_it(recipe: Recipe, tmp_path: Path, norm:
     assert [line["epoch"] for line in lines] == list(range(1, 17))
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
     assert {line["num_clouds"] for line in lines} == {3}
-    best = max(lines, key=lambda line: line["overall_accuracy"])  # the first of the best
+    best = max(lines, key=lambda line: (line["overall_accuracy"], -line["loss"]))
     assert results["best_epoch"] == best["epoch"]
     made = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith("events")}
     expected = {"config.json", "metrics.jsonl", "results.json", "best.pt", "last.pt", "training.png", "confusion.png"}
@@ -89,14 +89,14 @@ def test_resumes_to_the_same_bits(
     whole = Run(recipe, tmp_path / "whole", quiet=True).train()
 
     run = Run(recipe, tmp_path / "parts", quiet=True)
-    step = run._optimizer_step
+    step = run.optimizer_step
 
     def step_and_signal(points: torch.Tensor, labels: torch.Tensor) -> None:
         step(points, labels)
         if run.progress.step + 1 == stop_after:
             os.kill(os.getpid(), signum)
 
-    monkeypatch.setattr(run, "_optimizer_step", step_and_signal)
+    monkeypatch.setattr(run, "optimizer_step", step_and_signal)
     with pytest.raises(Interrupted, match="--resume") as stop:
         run.train()
     assert stop.value.exit_code == 128 + signum
@@ -113,14 +113,14 @@ def test_stopped_between_two_epochs_nothing_is_counted_twice(
 ) -> None:
     Run(recipe, tmp_path / "whole", quiet=True).train()
     run = Run(recipe, tmp_path / "parts", quiet=True)
-    train_epoch = run._train_epoch
+    train = run.model.train
 
-    def signal_and_train(bar: Any, requests: list[int]) -> None:
-        if run.epoch == epoch:
+    def signal_and_train(mode: bool = True) -> torch.nn.Module:
+        if mode and run.epoch == epoch:  # the beginning of an epoch
             os.kill(os.getpid(), signal.SIGTERM)
-        train_epoch(bar, requests)
+        return train(mode)
 
-    monkeypatch.setattr(run, "_train_epoch", signal_and_train)
+    monkeypatch.setattr(run.model, "train", signal_and_train)
     with pytest.raises(Interrupted):
         run.train()
     assert run.progress.step == epoch * STEPS and len(run.progress.history) == epoch
@@ -146,6 +146,19 @@ def test_runs_that_once_noted_an_epoch_without_steps_are_put_right() -> None:
     assert Progress().scored == 0
 
 
+def test_of_equal_scores_the_lower_loss_is_better_also_in_runs_of_before() -> None:
+    def line(epoch: int, loss: float) -> dict[str, Any]:
+        return {"epoch": epoch, "loss": loss}
+
+    progress = Progress()
+    scored = [progress.end_epoch(line(epoch, loss), 0.5) for epoch, loss in ((1, 0.9), (2, 0.8), (3, 0.85))]
+    assert scored == [True, True, False]
+    assert progress.best_epoch == 2 and progress.end_epoch(line(4, 2.0), 0.6) and progress.best_epoch == 4
+    # What a run of before kept: the first of equal ones, and no loss beside it but in its history.
+    before = Progress(best_accuracy=0.5, best_epoch=1, history=[line(1, 0.9), line(2, 0.8)])
+    assert not before.end_epoch(line(3, 0.95), 0.5) and before.end_epoch(line(4, 0.85), 0.5)
+
+
 class Killed(BaseException):
     """Ends a run where it stands, as SIGKILL does; scripts/inject_faults.py sends the signal itself."""
 
@@ -160,14 +173,14 @@ def test_streamed_clouds_train_to_the_same_bits(
     first = recipe if stream_when == "after the stop" else streamed
     whole = Run(recipe, tmp_path / "whole", quiet=True).train()
     run = Run(first, tmp_path / "parts", quiet=True)
-    step = run._optimizer_step
+    step = run.optimizer_step
 
     def step_and_signal(points: torch.Tensor, labels: torch.Tensor) -> None:
         step(points, labels)
         if run.progress.step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(run, "_optimizer_step", step_and_signal)
+    monkeypatch.setattr(run, "optimizer_step", step_and_signal)
     with pytest.raises(Interrupted):
         run.train()
     second = recipe if stream_when == "before the stop" else streamed
@@ -193,7 +206,7 @@ def test_a_killed_run_starts_over_without_a_checkpoint(recipe: Recipe, tmp_path:
 def test_killed_between_two_writes_of_an_epochs_end(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
 ) -> None:
-    monkeypatch.setattr(Run, "_finish", dict)
+    monkeypatch.setattr(Run, "finish", dict)
     better = iter([0.25, 0.5, 0.5])  # both epochs are the best so far, also when one is trained again
 
     def evaluate(*args: object, **kwargs: object) -> Scores:
@@ -201,7 +214,7 @@ def test_killed_between_two_writes_of_an_epochs_end(
 
     run = Run(recipe, tmp_path / "run", quiet=True)
     monkeypatch.setattr(type(run.task), "evaluate", evaluate)
-    save_checkpoint, write_lines = training.save_checkpoint, training.write_lines
+    save_checkpoint, write_lines = run_folder.save_checkpoint, run_folder.write_lines
 
     def killing(function: Callable[[Path, Any], None]) -> Callable[[Path, Any], None]:
         def call(path: Path, content: Any) -> None:
@@ -212,8 +225,8 @@ def test_killed_between_two_writes_of_an_epochs_end(
         return call
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training, "save_checkpoint", killing(save_checkpoint))
-        patch.setattr(training, "write_lines", killing(write_lines))
+        patch.setattr(run_folder, "save_checkpoint", killing(save_checkpoint))
+        patch.setattr(run_folder, "write_lines", killing(write_lines))
         run.train()
     before = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in before] == [1]
@@ -230,7 +243,7 @@ def test_killed_between_two_writes_of_an_epochs_end(
 def test_refuses_to_go_on_without_the_best_checkpoint(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "_finish", dict)
+    monkeypatch.setattr(Run, "finish", dict)
     run = Run(recipe, tmp_path / "run", quiet=True)
     run.train()
     best, last = tmp_path / "run/best.pt", tmp_path / "run/last.pt"
@@ -249,7 +262,7 @@ def test_refuses_to_go_on_without_the_best_checkpoint(
 def test_metrics_are_put_right_from_the_last_checkpoint(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "_finish", dict)
+    monkeypatch.setattr(Run, "finish", dict)
     Run(recipe, tmp_path / "run", quiet=True).train()
     lines, last = tmp_path / "run/metrics.jsonl", tmp_path / "run/last.pt"
     written = lines.read_text()
@@ -276,7 +289,7 @@ def test_weights_that_are_no_numbers_do_not_replace_the_last_good_ones(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(recipe, tmp_path / "run", quiet=True)
-    step = run._optimizer_step
+    step = run.optimizer_step
 
     def last_step(points: torch.Tensor, labels: torch.Tensor) -> None:
         step(points, labels)
@@ -285,7 +298,7 @@ def test_weights_that_are_no_numbers_do_not_replace_the_last_good_ones(
                 next(run.model.parameters()).fill_(float("nan"))
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(run, "_optimizer_step", last_step)
+    monkeypatch.setattr(run, "optimizer_step", last_step)
     with pytest.raises(InputError, match="weights became nan"):
         run.train()
     assert torch.load(tmp_path / "run/last.pt", weights_only=True)["progress"]["step"] == STEPS
@@ -306,7 +319,7 @@ def test_the_micro_batch_changes_batch_norm_alone(
         monkeypatch.setattr(run.optimizer, "step", lambda: None)
         monkeypatch.setattr(run.optimizer, "zero_grad", lambda **_: None)
         run.model.train()
-        run._optimizer_step(points.double(), labels)
+        run.optimizer_step(points.double(), labels)
         gradient = torch.cat([p.grad.flatten() for p in run.model.parameters()])
         estimates = [b.flatten() for n, b in run.model.named_buffers() if norm == "ws_bcn" and "running" in n]
         runs.append(torch.cat([gradient, *estimates]))
@@ -362,7 +375,7 @@ def test_a_loss_that_is_no_number_ends_the_run(recipe: Recipe, tmp_path: Path) -
 
 def test_trains_in_bfloat16_on_exact_coordinates(recipe: Recipe, tmp_path: Path) -> None:
     run, seen = Run(replace(recipe, precision="bf16", epochs=1), tmp_path / "run", quiet=True), set()
-    run.model.module.edge_convs[0].register_forward_hook(lambda _, x, out: seen.add((x[0].dtype, out.dtype)))
+    run.model.edge_convs[0].register_forward_hook(lambda _, x, out: seen.add((x[0].dtype, out.dtype)))
     results = run.train()
     assert seen == {(torch.float32, torch.bfloat16)}
     assert results["last"]["num_clouds"] == 11

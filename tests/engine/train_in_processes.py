@@ -53,8 +53,8 @@ def take_step(name: str, processes: int, micro_batch: int, data_root: Path, fold
     run.model.train()
     points, labels = next(run.loader.epoch(0))
     with Collectives() as sent:
-        run._optimizer_step(points.double(), labels)
-    model = run.model.module
+        run.optimizer_step(points.double(), labels)
+    model = run.model
     result = {
         "gradient": torch.cat([p.grad.flatten() for p in model.parameters()]),
         "statistics": torch.cat([b.flatten().double() for n, b in model.named_buffers() if "pending" not in n]),

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from dgcnn_ws.engine.claim import claim
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
-from dgcnn_ws.study.claim import claim
 from dgcnn_ws.study.pool import Job, train_all
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dgcnn_ws.engine.claim import claim
 from dgcnn_ws.engine.recipe import Recipe, as_config, complete
-from dgcnn_ws.study.claim import claim
 from dgcnn_ws.study.runs import RunSummary, find_runs, summarize_run
 
 RECIPE = complete(Recipe(norm="gn", batch_size=16, micro_batch=4, epochs=3))

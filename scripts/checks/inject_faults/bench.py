@@ -186,14 +186,14 @@ def write_clouds(folder: Path) -> None:
 
 def stop_in_last_epoch() -> None:
     """Let this process's run ask itself to stop within its last epoch."""
-    step = training.Run._optimizer_step
+    step = training.Run.optimizer_step
 
     def stopping(run: training.Run, points: torch.Tensor, targets: torch.Tensor) -> None:
         step(run, points, targets)
         if run.progress.step == 2 * len(run.loader):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    training.Run._optimizer_step = stopping  # type: ignore[assignment, method-assign]
+    training.Run.optimizer_step = stopping  # type: ignore[assignment, method-assign]
 
 
 def leave_alone(bench: Bench, what: str) -> tuple[float, float]:

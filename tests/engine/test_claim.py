@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dgcnn_ws.engine.claim import claim, is_claimed, read_failure, recording, sole
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.study.claim import claim, is_claimed, read_failure, recording, sole
 
 
 def hold(folder: Path) -> None:

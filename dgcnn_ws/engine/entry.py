@@ -1,0 +1,93 @@
+"""Training's door: the command and Python programs come in here."""
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dgcnn_ws.datasets import LabelledClouds
+from dgcnn_ws.datasets.given import clouds_of, hold_out, join
+from dgcnn_ws.engine.claim import recording, sole
+from dgcnn_ws.engine.launch import missing
+from dgcnn_ws.engine.processes import check_started, is_first, started
+from dgcnn_ws.engine.recipe import GIVEN, Recipe, complete, run_name
+from dgcnn_ws.engine.training import Run, Splits
+from dgcnn_ws.errors import InputError
+
+
+def train(
+    recipe: Recipe | None = None,
+    folder: str | Path | None = None,
+    *,
+    train: Any = None,
+    val: Any = None,
+    test: Any = None,
+    class_names: Sequence[str] | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train a network as `dgcnn-ws train` does, and return what the run's results.json holds.
+
+    Clouds come from the recipe's data set, or from any map-style data sets of (points, label), points (N, 3) of any N
+    and label a number from 0. The network sees these as they are: drawn or filled up to `recipe.num_points`, neither
+    turned nor normalised. Where test clouds are left out, nothing is tested.
+
+    Works in a notebook and in any thread; Ctrl-C and SIGTERM save the place first where this is the main thread.
+
+    Args:
+        recipe: settings; those left out take the preset's values.
+        folder: of the run, which holds best.pt and last.pt. Default: runs/ and a name made of the settings.
+        train: clouds to learn from, instead of the recipe's data set.
+        val: clouds that choose best.pt. Default: a stratified tenth of `train`.
+        test: clouds that are scored once, at the end.
+        class_names: one a class. Default: those that `train` has, else the labels' numbers.
+        on_epoch: called after each epoch with its line of metrics.jsonl, by the run's first process; the place is
+            saved before, so whatever it raises ends the run, and `resume` goes on.
+        resume: go on with what lies in `folder`.
+        quiet: neither progress bar nor lines.
+
+    Raises:
+        InputError: settings, clouds or the folder cannot be used.
+        Interrupted: the run was asked to stop; its place is saved.
+    """
+    recipe = recipe or Recipe()
+    splits = None
+    if train is not None:
+        if recipe.stream:
+            raise InputError("stream reads clouds from files, and these are given. Leave it out.")
+        recipe = complete(replace(recipe, dataset=GIVEN))
+        splits = given_splits(recipe, train, val, test, class_names)
+    elif val is not None or test is not None or class_names is not None:
+        raise InputError("val, test and class_names go with train: give it too, or take the recipe's data set.")
+    recipe = complete(recipe)
+    assert recipe.devices and recipe.nodes
+    check_started(recipe.devices, recipe.nodes)
+    if recipe.processes > 1 and started() is None and "ipykernel" in sys.modules:
+        raise InputError("a notebook trains in one process. Use torchrun or the command for several devices.")
+    folder = Path("runs", run_name(recipe)) if folder is None else Path(folder)
+    first = is_first(recipe.nodes)  # it holds the folder for all
+    with sole(folder) if first else nullcontext():
+        with missing():
+            run = Run(recipe, folder, resume, quiet, splits=splits)
+        with recording(folder) if first else nullcontext(), missing():
+            return run.train(on_epoch)
+
+
+def given_splits(recipe: Recipe, train: Any, val: Any, test: Any, class_names: Sequence[str] | None) -> Splits:
+    """Return the recipe's splits of clouds that are given. Raises InputError where they do not go together."""
+    found: dict[str, LabelledClouds] = {"train": clouds_of(train, recipe.num_points, "train", class_names)}
+    names = found["train"].class_names
+    for split, given in (("val", val), ("test", test)):
+        if given is not None:
+            found[split] = clouds_of(given, recipe.num_points, split, names)
+    if recipe.select == "test":
+        if "test" not in found:
+            raise InputError("select='test' chooses on the test clouds: give test, or select on val.")
+        trained = join(found["train"], found["val"], "trainval") if "val" in found else found["train"]
+        return Splits(trained, found["test"], found["test"])
+    if "val" not in found:
+        found["train"], found["val"] = hold_out(found["train"])
+    return Splits(found["train"], found["val"], found.get("test"))
