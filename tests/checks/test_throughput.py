@@ -43,4 +43,4 @@ def test_last_epoch_of_random_clouds(tmp_path: Path) -> None:
     small = {"num_points": 20, "k": 4, "emb_dims": 16, "batch_size": 4, "epochs": 2}
     recipe = complete(Recipe(dataset="modelnet40", data_root=tmp_path, select="test", device="cpu", **small))  # type: ignore[arg-type]
     epoch = throughput.last_epoch(recipe, tmp_path / "run")
-    assert epoch["clouds"] == 8 and 0 < epoch["seconds"] < 60 and epoch["train_loss"] > 0
+    assert epoch["clouds"] == 8 and epoch["seconds"] > 0 and epoch["train_loss"] > 0

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.study.pool import Job, train_all
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
 @pytest.fixture
@@ -33,10 +36,9 @@ def last_weights(job: Job) -> dict[str, torch.Tensor]:
     return torch.load(job.folder / "last.pt", weights_only=True)["model"]
 
 
-def wait_for(path: Path, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for(path: Path, alive: Callable[[], bool]) -> None:
     while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not appear"
+        assert alive(), f"{path} did not appear"
         time.sleep(0.02)
 
 
@@ -72,12 +74,12 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(recipe: Recipe, tmp_p
 
 
 def test_killed_in_the_middle_it_goes_on_to_the_same_bits(recipe: Recipe, tmp_path: Path) -> None:
-    (whole,) = make_jobs(replace(recipe, epochs=6), tmp_path / "whole", 1)
+    (whole,) = make_jobs(replace(recipe, epochs=4), tmp_path / "whole", 1)
     Run(whole.recipe, whole.folder, quiet=True).train()
-    (job,) = make_jobs(replace(recipe, epochs=6), tmp_path / "killed", 1)
-    process = multiprocessing.get_context("spawn").Process(target=_train_job, args=(job,))
+    (job,) = make_jobs(replace(recipe, epochs=4), tmp_path / "killed", 1)
+    process = multiprocessing.get_context("spawn").Process(target=_train_until_the_third_epoch, args=(job,))
     process.start()
-    wait_for(job.folder / "last.pt")
+    wait_for(tmp_path / "killed/third epoch", process.is_alive)
     process.kill()
     process.join()
     assert not job.finished
@@ -85,31 +87,44 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bits(recipe: Recipe, tmp_pa
         file.write('{"epoch": ')
     (job.folder / ".last.pt.123").write_bytes(b"half")
     train_all([job], processes=1)
-    assert json.loads((job.folder / "results.json").read_text())["last_epoch"]["epoch"] == 6
+    assert json.loads((job.folder / "results.json").read_text())["last_epoch"]["epoch"] == 4
     lines = (job.folder / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
     expected = last_weights(whole)
     assert all(torch.equal(expected[name], value) for name, value in last_weights(job).items())
 
 
-def _train_job(job: Job) -> None:
+def _train_until_the_third_epoch(job: Job) -> None:
     torch.set_num_threads(1)
     with claim(job.folder):
-        Run(job.recipe, job.folder, quiet=True).train()
+        run = Run(job.recipe, job.folder, quiet=True)
+        step = run.optimizer_step
+
+        def step_or_wait(points: torch.Tensor, targets: torch.Tensor) -> None:
+            step(points, targets)
+            if run.epoch == 2:
+                (job.folder.parent / "third epoch").touch()
+                signal.pause()
+
+        run.optimizer_step = step_or_wait  # type: ignore[method-assign]
+        run.train()
 
 
 def test_asked_to_stop_it_saves_and_says_what_is_left(recipe: Recipe, tmp_path: Path) -> None:
     jobs = make_jobs(replace(recipe, epochs=500), tmp_path, 2)
 
     def stop() -> None:
-        wait_for(jobs[0].folder / "last.pt")
+        wait_for(jobs[0].folder / "last.pt", lambda: not over.is_set())
         os.kill(os.getpid(), signal.SIGTERM)
 
-    stopper = threading.Thread(target=stop)
+    over, stopper = threading.Event(), threading.Thread(target=stop)
     stopper.start()
-    with pytest.raises(Interrupted, match="2 of 2 runs to go; the same command goes on") as caught:
-        train_all(jobs, processes=1)
-    stopper.join()
+    try:
+        with pytest.raises(Interrupted, match="2 of 2 runs to go; the same command goes on") as caught:
+            train_all(jobs, processes=1)
+    finally:
+        over.set()
+        stopper.join()
     assert caught.value.exit_code == 128 + signal.SIGTERM
     assert torch.load(jobs[0].folder / "last.pt", weights_only=True)["progress"]["step"] > 0
     assert not (jobs[0].folder / "failure.json").exists()
