@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def test_compiles_as_one_graph_and_trains_alike(norm: str) -> None:
     assert_same_step(model, compiled, CLOUDS)  # estimates that training moves too
 
 
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="torch's compiler needs one for C++")
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiles_an_edge_conv_on_a_given_graph() -> None:
     layer, idx = EdgeConv(3, 8), torch.randint(0, 24, (4, 24, 5))

@@ -133,8 +133,8 @@ def test_resnet() -> None:
     assert type(converted.fc) is nn.Linear
     assert "layer1.0.conv1: Conv2d -> WSConv2d (followed by layer1.0.bn1)" in str(report)
     assert "fc: Linear left (its output goes to output, not to a norm)" in str(report)
-    one, two = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 32, 32)
-    torch.testing.assert_close(converted(torch.cat([one, two]))[:1], converted(one), msg="clouds must not mix")
+    converted, (one, two) = converted.double(), torch.randn(2, 1, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(converted(torch.cat([one, two]))[:1], converted(one), msg="images must not mix")
     assert type(model.conv1) is nn.Conv2d and type(model.bn1) is nn.BatchNorm2d, "the model given stays as it is"
 
 
@@ -267,7 +267,7 @@ def test_our_networks() -> None:
     converted, report = convert_to_ws_gn(model)
     assert_same_but_for_norms(model, converted)
     assert [change.name for change in report.left] == ["head.layers.8"]
-    x = torch.randn(2, 3, 30)
+    converted, x = converted.double(), torch.randn(2, 3, 30, dtype=torch.float64)
     torch.testing.assert_close(converted.eval()(x)[:1], converted(x[:1]), msg="clouds must not mix")
     assert torch.equal(fuse(converted)(x), converted(x))
 

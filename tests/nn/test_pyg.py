@@ -276,8 +276,8 @@ class Classifier(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.conv1 = DynamicEdgeConv(3, 16, k=6)
-        self.conv2 = DynamicEdgeConv(16, [16, 32], k=6)
+        self.conv1 = DynamicEdgeConv(3, 16, k=6, groups=4)  # a channel alone in its group would lose its spread
+        self.conv2 = DynamicEdgeConv(16, [16, 32], k=6, groups=4)
         self.classifier = nn.Linear(16 + 32, num_classes)
 
     def forward(self, data: Data) -> Tensor:
