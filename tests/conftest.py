@@ -6,10 +6,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-torch.set_num_threads(1)  # tiny tensors: several threads would wait for each other
 
 CLASSES = ["ball", "pole", "sheet"]
 NUM_TRAIN, NUM_TEST, NUM_POINTS = 40, 11, 48
@@ -40,8 +39,16 @@ def easy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _fixed_seed() -> None:
+def _same_start() -> None:
+    """Whatever ran before: one seed, one thread."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # tiny tensors: several threads would wait for each other
+
+
+@pytest.fixture
+def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave pictures empty: drawing them takes four times as long as a tiny run's training."""
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: None)
 
 
 class PublicDGCNN(nn.Module):

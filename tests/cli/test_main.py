@@ -23,6 +23,8 @@ from dgcnn_ws.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 SMALL = ["--dataset", "modelnet10", "--num-points", "32", "--k", "5", "--emb-dims", "32", "--batch-size", "8"]
 
 
@@ -286,7 +288,8 @@ def test_own_shapes_from_files_to_predictions(
     assert code == 3, err
     assert "skipped: pole/broken.off cannot be read" in out and "16 train and 4 test clouds of 48 points" in out
 
-    small = ["--num-points", 32, "--k", 5, "--emb-dims", 32, "--batch-size", 7, "--dropout", 0.0, "--augment", "none"]
+    small = ["--num-points", 32, "--k", 5, "--emb-dims", 32, "--groups", 16, "--batch-size", 7, "--lr", 3e-3]
+    small += ["--dropout", 0.0, "--augment", "none"]
     train = ["train", "--dataset", data, *small, "--epochs", 6, "--out", tmp_path / "runs"]
     code, out, err = run(capsys, *train)
     assert code == 0, err
@@ -364,6 +367,7 @@ def test_predict_repeats_what_prepare_did(tmp_path: Path, capsys: pytest.Capture
                 mesh.export(tmp_path / f"files/{class_name}/{split}/{i}.{('off', 'obj', 'ply', 'stl')[i % 4]}")
     run(capsys, "prepare", tmp_path / "files", "--out", tmp_path / "set", "--num-points", 100, "--up", "y", "--jobs", 1)
     small = ["--num-points", 64, "--k", 5, "--emb-dims", 32, "--batch-size", 5, "--epochs", 6, "--augment", "none"]
+    small += ["--groups", 16]
     run(capsys, "train", "--dataset", tmp_path / "set", *small, "--dropout", 0.0, "--out", tmp_path, "--name", "run")
     best = tmp_path / "run/best.pt"
     frame = load_checkpoint(best)["frame"]

@@ -23,6 +23,8 @@ from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300  # seconds; on a busy machine starting a process takes long
 

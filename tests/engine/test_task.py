@@ -17,6 +17,8 @@ from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:

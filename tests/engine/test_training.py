@@ -21,6 +21,8 @@ from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 BATCH, STEPS = 8, 4  # 37 clouds remain for training: 4 batches an epoch
 
 
