@@ -60,11 +60,11 @@ def test_table_file_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert all(operator["operator"] in out for operator in content["profile"])
     # Every row of the tables says what the file says.
     table = [line.split() for line in out.splitlines() if line.startswith("bn ")]
-    assert [(int(w[1]), int(w[2]), w[3]) for w in table] == [
-        (r["num_points"], r["batch_size"], r["implementation"]) for r in rows
+    assert [(w[1], int(w[2]), int(w[3]), w[4]) for w in table] == [
+        ("32", r["num_points"], r["batch_size"], r["implementation"]) for r in rows
     ]
     for line, row in zip(table, rows, strict=True):
-        assert float(line[4]) == pytest.approx(row["milliseconds_per_cloud"]["median"], rel=1e-2)
+        assert float(line[5]) == pytest.approx(row["milliseconds_per_cloud"]["median"], rel=1e-2)
         assert float(line[-1]) == pytest.approx(3 / row["batch_size"])
     assert (tmp_path / "figures.png").read_bytes().startswith(b"\x89PNG")
 
@@ -99,8 +99,25 @@ def test_ragged_clouds_against_torch_geometric(tmp_path: Path, capsys: pytest.Ca
     code, out, err = run(capsys, *small, "--plot", picture)
     assert code == 0, err
     rows = [line.split() for line in out.splitlines() if line.startswith(("bn ", "ws_gn "))]
-    assert [row[3] for row in rows] == ["torch_geometric", "fused"] * (len(rows) // 2) and len(rows) >= 12
+    assert [row[4] for row in rows] == ["torch_geometric", "fused"] * (len(rows) // 2) and len(rows) >= 12
     assert "clouds of different sizes" in out and "<svg" in picture.read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_precisions_stand_beside_each_other_each_with_its_floor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures, picture = tmp_path / "figures.json", tmp_path / "figures.svg"
+    small = [*SMALL, "--modes", "inference", "--norms", "gn", "--batch-sizes", 1, "--precision", "32,bf16"]
+    code, out, err = run(capsys, *small, "--json", figures, "--plot", picture)
+    assert code == 0, err
+    rows = json.loads(figures.read_text())["rows"]
+    assert [row["precision"] for row in rows] == ["32", "32", "bf16", "bf16"]
+    assert [len(row["product_gflops"]) for row in rows] == [2, 2, 4, 4]
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("gn ")] == ["32", "32", "bf16", "bf16"]
+    assert "gn bf16" in picture.read_text()
+    code, _, err = run(capsys, *SMALL, "--precision", "32,8")
+    assert code != 0 and "--precision '8' is unknown" in err
 
 
 @pytest.mark.usefixtures("quick")
