@@ -22,7 +22,7 @@ from dgcnn_ws.errors import InputError
 
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 PATIENCE = timedelta(minutes=30)  # of a process that waits for the others
-GRACE = 30.0  # seconds in which the first process may say why another one ended
+GRACE = 120.0  # seconds, on a busy machine too, in which the first process may say why another one ended
 
 
 def launch(device: torch.device, devices: int, nodes: int) -> tuple[torch.device, Processes]:
