@@ -9,8 +9,10 @@ import numpy as np
 
 from dgcnn_ws.datasets.formats.arrays import read_npy, read_npz
 from dgcnn_ws.datasets.formats.gltf import embed_buffers, read_gltf
+from dgcnn_ws.datasets.formats.las import read_las
 from dgcnn_ws.datasets.formats.obj import read_obj
 from dgcnn_ws.datasets.formats.off import read_off
+from dgcnn_ws.datasets.formats.pcd import read_pcd
 from dgcnn_ws.datasets.formats.ply import read_ply
 from dgcnn_ws.datasets.formats.polygons import Shape
 from dgcnn_ws.datasets.formats.stl import read_stl
@@ -32,6 +34,9 @@ READERS: dict[str, Callable[[bytes], Shape]] = {
     ".pts": read_text,
     ".asc": read_text,
     ".csv": read_text,
+    ".pcd": read_pcd,
+    ".las": read_las,
+    ".laz": read_las,
 }
 MAX_FILE_BYTES = 1 << 29
 MAX_MEMORY_BYTES = 4 << 30

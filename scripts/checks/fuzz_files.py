@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
+import laspy
+import lzf
 import numpy as np
 import torch
 import trimesh
@@ -70,6 +72,10 @@ def valid_files(kind: str) -> list[bytes]:
     if kind == "zip":
         members = {f"{c}/{s}/{i}.xyz": b"0 0 0\n1 2 3\n" for c in "ab" for s in ("train", "test") for i in range(2)}
         return [_zipped(members), _zipped(members, zipfile.ZIP_DEFLATED)]
+    if kind == "pcd":
+        return _valid_pcd(rng.normal(size=(20, 3)))
+    if kind in ("las", "laz"):
+        return [_las(rng.normal(size=(20, 3)), kind == "laz", version) for version in ("1.2", "1.4")]
     if kind in ("npy", "npz"):
         arrays = [rng.normal(size=(20, 3)).astype(t) for t in ("<f4", ">f8", "i2")]
         files = [_saved(np.save if kind == "npy" else np.savez_compressed, array) for array in arrays]
@@ -105,6 +111,27 @@ def _valid_meshes(kind: str) -> list[bytes]:
         "glb": [scene.export(file_type="glb")],
     }[kind]
     return [file.encode() if isinstance(file, str) else file for file in files]
+
+
+def _valid_pcd(points: np.ndarray) -> list[bytes]:
+    rows = np.column_stack([points, points[:, 0]]).astype("<f4")
+    head = "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z intensity\nSIZE 4 4 4 4\nTYPE F F F F\nCOUNT 1 1 1 1\n"
+    head += f"WIDTH {len(rows)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(rows)}\nDATA "
+    text = "\n".join(" ".join(map(str, row)) for row in rows.tolist())
+    raw = np.tile(rows.T, 1).tobytes()
+    packed = lzf.compress(bytes(len(raw)))
+    sizes = np.array([len(packed), len(raw)], "<u4").tobytes()
+    bodies = [("ascii", text.encode()), ("binary", rows.tobytes()), ("binary_compressed", sizes + packed)]
+    return [f"{head}{encoding}\n".encode() + body for encoding, body in bodies]
+
+
+def _las(points: np.ndarray, packed: bool, version: str) -> bytes:
+    header = laspy.LasHeader(point_format=3, version=version)
+    header.scales = np.full(3, 1e-4)
+    cloud, stream = laspy.LasData(header), io.BytesIO()
+    cloud.x, cloud.y, cloud.z = points.T
+    cloud.write(stream, do_compress=packed)
+    return stream.getvalue()
 
 
 def _embedded(scene: trimesh.Scene) -> bytes:
