@@ -52,7 +52,8 @@ class Recipe:
     head_norm: HeadNorm | None = None
     """Normalisation of the fully connected head. Default: bn with bn and ws_bn, else est (dgcnn) or gn (paper)."""
     groups: int | None = None
-    """Groups of every group norm, lowered to a divisor of its channels. Default: 64 (dgcnn), 16 (paper)."""
+    """Groups of every group norm, lowered to a divisor of its channels; as many as channels is instance norm, see
+    docs/RESULTS.md. Default: 64 (dgcnn), 16 (paper)."""
     batch_size: int = 32
     """Clouds in one optimizer step, of all processes together."""
     micro_batch: int | None = None
