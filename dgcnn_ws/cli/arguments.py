@@ -110,3 +110,11 @@ def check_picture(flag: str, file: Path | None) -> None:
     """Raise InputError where a picture's file has an ending that is not drawn here."""
     if file and file.suffix.lower() not in PICTURES:
         raise InputError(f"{flag} {file} cannot be drawn. End it in {', '.join(PICTURES)}.")
+
+
+HEADINGS = 12  # copies that --rotate takes where --votes says nothing
+
+
+def votes_of(votes: int | None, rotate: str) -> int:
+    """Return how many predictions are averaged, of which --rotate has a default of its own."""
+    return votes if votes is not None else 1 if rotate == "none" else HEADINGS

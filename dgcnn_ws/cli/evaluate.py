@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from dgcnn_ws.cli import arguments as parser
-from dgcnn_ws.cli.arguments import check_picture
+from dgcnn_ws.cli.arguments import check_picture, votes_of
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import check_folder_of
 from dgcnn_ws.text_table import aligned
 
 if TYPE_CHECKING:
     from dgcnn_ws.engine.evaluation import Scores
+    from dgcnn_ws.inference.scoring import Judgement
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,15 @@ class Arguments:
     """Folder that holds the data set. Default: where it was at training."""
     split: Literal["test", "val", "train"] = "test"
     """What to score; train is without val."""
-    votes: int = 1
-    """Predictions averaged: of the cloud itself and of votes - 1 randomly scaled copies."""
+    num_points: int | None = None
+    """Points that the network sees, the first of those stored. Default: as in training."""
+    votes: int | None = None
+    """Predictions averaged: of the cloud itself and of votes - 1 copies. Default: 1, with --rotate 12."""
+    rotate: Literal["none", "up", "any"] = "none"
+    """What the copies are: none, scaled at random; up, turned to headings all around the up axis; any, turned to
+    orientations of all kinds. For a network whose training turned clouds so."""
+    top: int = 5
+    """Also say how often the right class is among so many likeliest."""
     batch_size: int = 16
     """Clouds at a time; does not change the result."""
     device: str = "auto"
@@ -34,8 +42,23 @@ class Arguments:
     """Read clouds from the files as they are used, for splits that memory does not hold."""
     json: Path | None = None
     """Write the scores to this file."""
+    csv: Path | None = None
+    """Write a line a cloud to this file: where it lies, its label, its prediction, their probabilities."""
     plot: Path | None = None
     """Draw the confusion matrix into this picture (.png, .pdf, .svg)."""
+    reliability: Path | None = None
+    """Draw how often answers of each confidence are right, before and after calibration."""
+    gallery: Path | None = None
+    """Draw the clouds that are most surely taken for something else."""
+
+
+def check(args: Arguments) -> None:
+    votes = votes_of(args.votes, args.rotate)
+    if votes < 1 or args.batch_size < 1 or args.top < 1:
+        raise InputError(f"--votes {votes}, --batch-size {args.batch_size} and --top {args.top} must be at least 1.")
+    for flag in ("plot", "reliability", "gallery"):
+        check_picture(f"--{flag}", getattr(args, flag))
+    check_folder_of(args.json, args.csv, args.plot, args.reliability, args.gallery)
 
 
 def report(scores: "Scores") -> str:
@@ -43,14 +66,15 @@ def report(scores: "Scores") -> str:
     from dgcnn_ws.engine.segmentation import PartScores
 
     what, of = ("part", "points") if isinstance(scores, PartScores) else ("class", "clouds")
-    rows = [[what, of, "correct", "accuracy", "most often taken for"]]
+    rows, precision = [[what, of, "correct", "accuracy", "precision", "most often taken for"]], scores.precision
     for i, (name, accuracy) in enumerate(scores.per_class.items()):
         row = scores.confusion[i]
         wrong = max((j for j in range(len(row)) if j != i), key=row.__getitem__, default=i)
         mistake = f"{list(scores.per_class)[wrong]} ({row[wrong]})" if row[wrong] and wrong != i else ""
-        rows.append([name, f"{sum(row)}", f"{row[i]}", "-" if accuracy is None else f"{accuracy:.1%}", mistake])
+        shares = ["-" if share is None else f"{share:.1%}" for share in (accuracy, precision[name])]
+        rows.append([name, f"{sum(row)}", f"{row[i]}", *shares, mistake])
     lines = [
-        *aligned(rows, "<>>><"),
+        *aligned(rows, "<>>>><"),
         "",
         f"overall accuracy {scores.overall_accuracy:.2%}, mean class accuracy {scores.mean_class_accuracy:.2%}, "
         f"loss {scores.loss:.3f}",
@@ -62,20 +86,44 @@ def report(scores: "Scores") -> str:
     return "\n".join(lines)
 
 
+def judged(judgement: "Judgement", args: Arguments) -> dict[str, Any]:
+    """Print, write and return what the probabilities of single clouds are worth."""
+    found = judgement.as_json({1, args.top})
+    if 1 < args.top < len(judgement.dataset.class_names):
+        share = found["top_accuracy"][str(args.top)]
+        print(f"the right class is among the {args.top} likeliest of {share:.2%} of the clouds")
+    before, after = found["calibration_error"].values()
+    fitted = f", {after:.3f} at temperature {judgement.temperature:.2f}, fitted on validation"
+    print(f"calibration error (ECE, 15 bins) {before:.3f}" + (fitted if judgement.temperature != 1 else ""))
+    if args.csv:
+        judgement.write_csv(args.csv)
+    if args.reliability:
+        judgement.draw_reliability(args.reliability)
+    if args.gallery:
+        judgement.draw_gallery(args.gallery)
+    return found
+
+
 def main(arguments: list[str]) -> None:
     args = parser.parse(Arguments, "evaluate", arguments, __doc__)
-    if args.votes < 1 or args.batch_size < 1:
-        raise InputError(f"--votes {args.votes} and --batch-size {args.batch_size} must be at least 1.")
-    check_picture("--plot", args.plot)
-    check_folder_of(args.json, args.plot)
-    from dgcnn_ws.engine.checkpoint import restore_model, write_json
+    check(args)
+    from dgcnn_ws.engine.checkpoint import restore_model, restore_temperature, write_json
     from dgcnn_ws.engine.devices import pick_device
+    from dgcnn_ws.engine.evaluation import LogProbabilities, evaluate
     from dgcnn_ws.engine.recipe import complete
     from dgcnn_ws.engine.task import TASKS
+    from dgcnn_ws.inference.scoring import Judgement
 
     model, recipe, class_names = restore_model(args.checkpoint)
     if args.stream:
         recipe = complete(replace(recipe, stream=True))  # which refuses what cannot be streamed
+    if args.num_points is not None:
+        if args.num_points < recipe.k:
+            raise InputError(f"--num-points {args.num_points} is below the {recipe.k} neighbours of this network.")
+        recipe = replace(recipe, num_points=args.num_points)
+    if recipe.task == "segment" and (args.rotate != "none" or args.csv or args.reliability or args.gallery):
+        only = "--rotate, --csv, --reliability and --gallery are for classifiers"
+        raise InputError(f"{args.checkpoint} segments clouds into parts; {only}.")
     task = TASKS[recipe.task]
     dataset = task.load(recipe, args.split, args.data_root)
     if dataset.class_names != class_names:
@@ -84,13 +132,24 @@ def main(arguments: list[str]) -> None:
         )
     if recipe.select == "test":
         print("This run chose its checkpoint ON THE TEST SET and trained on val: no score of it is an honest estimate.")
-    device = pick_device(args.device)
-    scores = task.evaluate(model.to(device), dataset, args.batch_size, device, args.votes)
-    print(report(scores))
-    print(f"{scores.num_clouds} of {len(dataset)} clouds of the {args.split} split scored, {args.votes} vote(s) each")
+    device, votes = pick_device(args.device), votes_of(args.votes, args.rotate)
+    model.to(device)
+    if recipe.task == "segment":
+        scores = task.evaluate(model, dataset, args.batch_size, device, votes)
+        print(report(scores))
+        found: dict[str, Any] = {}
+    else:
+        said = LogProbabilities(len(dataset), len(class_names))
+        scores = evaluate(model, dataset, args.batch_size, device, votes, rotate=args.rotate, hear=said)
+        print(report(scores))
+        found = judged(Judgement(dataset, said.values, restore_temperature(args.checkpoint)), args)
+    how = f"{votes} vote(s) each" + (f", turned ({args.rotate})" if args.rotate != "none" else "")
+    seen = f"{recipe.num_points} points, " if args.num_points else ""
+    print(f"{scores.num_clouds} of {len(dataset)} clouds of the {args.split} split scored, {seen}{how}")
     if args.json:
-        settings = {"checkpoint": str(args.checkpoint), "split": args.split, "votes": args.votes}
-        write_json(args.json, settings | {"selected_on": recipe.select} | scores.as_json())
+        settings = {"checkpoint": str(args.checkpoint), "split": args.split, "votes": votes, "rotate": args.rotate}
+        settings |= {"num_points": recipe.num_points, "selected_on": recipe.select}
+        write_json(args.json, settings | scores.as_json() | {"precision": scores.precision} | found)
     if args.plot:
         from dgcnn_ws.pictures import plots
 

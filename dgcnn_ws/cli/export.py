@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from dgcnn_ws import __version__
 from dgcnn_ws.cli import arguments as parser
 
 if TYPE_CHECKING:
@@ -25,19 +24,14 @@ def main(arguments: list[str]) -> None:
     args = parser.parse(Arguments, "export", arguments, __doc__)
     import torch
 
-    from dgcnn_ws.engine.checkpoint import load_checkpoint, restore_model
+    from dgcnn_ws.engine.checkpoint import load_checkpoint, restore_frame, restore_model, restore_temperature
     from dgcnn_ws.inference.export import export, random_clouds
+    from dgcnn_ws.inference.metadata import describe
 
     model, recipe, class_names = restore_model(args.checkpoint)
-    metadata = {
-        "class_names": class_names,
-        "part_names": load_checkpoint(args.checkpoint).get("part_names", []),
-        "input": "points (batch, 3, points), y up, zero mean, the farthest point at distance 1",
-        "num_points": recipe.num_points,
-        "k": recipe.k,
-        "norm": recipe.norm,
-        "made_by": f"dgcnn_ws {__version__}",
-    }
+    parts = load_checkpoint(args.checkpoint).get("part_names", [])
+    frame, temperature = restore_frame(args.checkpoint), restore_temperature(args.checkpoint)
+    metadata = describe(recipe, frame, class_names, parts, temperature)
 
     def inputs(batch: int, num_points: int) -> "tuple[Tensor, ...]":
         categories = (torch.randint(len(class_names), (batch,)),) if recipe.task == "segment" else ()

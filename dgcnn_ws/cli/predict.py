@@ -2,9 +2,9 @@
 
 Reads off, obj, ply, stl, glb, npy, npz, xyz, txt and pts, and all such files of a folder. Each shape is treated as the
 training data were, which the checkpoint knows: which axis points up, how many points are drawn, zero mean, unit sphere.
+The probabilities are those at the temperature that training fitted on validation.
 """
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from dgcnn_ws.cli import arguments as parser
-from dgcnn_ws.cli.arguments import SKIPPED_SOME, check_picture
+from dgcnn_ws.cli.arguments import SKIPPED_SOME, check_picture, votes_of
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import check_folder_of
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from dgcnn_ws.datasets.frame import Frame
+    from dgcnn_ws.inference.answering import Answered, Network
 
 MAX_POINTS = 1 << 16
 MAX_PICTURES = 12
+MAX_ON_PAGE = 500
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,12 @@ class Arguments:
     """Axis that points up in the files; stored: they are clouds of the data set itself, as its files have them, and
     nothing is turned, mirrored or normalised. Default: as `prepare` was told, else z."""
     num_points: int | None = None
-    """Points that the network sees; of a cloud that has fewer, all. Default: as in training."""
+    """Points that the network sees. Default: as in training."""
+    votes: int | None = None
+    """Predictions averaged: of the shape itself and of votes - 1 turned copies. Default: 1, with --rotate 12."""
+    rotate: Literal["none", "up", "any"] = "none"
+    """How the copies are turned: up, to headings all around the up axis; any, to orientations of all kinds. For a
+    network whose training turned clouds so."""
     top: int = 5
     """Likeliest classes to show of each shape."""
     seed: int | None = None
@@ -47,8 +52,15 @@ class Arguments:
     """auto | cpu | cuda | cuda:N."""
     json: Path | None = None
     """Write the predictions to this file."""
+    csv: Path | None = None
+    """Write a line a shape to this file, with the probability of every class."""
+    features: Path | None = None
+    """Write the pooled vector that the network makes of each shape to this file (.npz: `features`, `files`)."""
     picture: Path | None = None
-    """Draw the first 12 shapes to this file (.png, .pdf, .svg), each point coloured by its share in the decision."""
+    """Draw up to 12 shapes, evenly spaced over the files, to this file (.png, .pdf, .svg), each point coloured by its
+    share in the decision."""
+    html: Path | None = None
+    """Write a page of up to 500 shapes to turn in any browser, each point coloured by its share in the decision."""
 
 
 def check(args: Arguments) -> None:
@@ -56,8 +68,12 @@ def check(args: Arguments) -> None:
         raise InputError("there is nothing to predict. Name files, or folders of them, after the checkpoint.")
     if args.top < 1 or args.batch_size < 1 or (args.seed or 0) < 0:
         raise InputError(f"--top {args.top} and --batch-size {args.batch_size} must be at least 1, --seed at least 0.")
+    if args.votes is not None and (args.votes < 1 or args.rotate == "none"):
+        raise InputError(f"--votes {args.votes} must be at least 1, and needs --rotate up or any.")
+    if args.features and args.features.suffix.lower() != ".npz":
+        raise InputError(f"--features {args.features} cannot be written. End it in .npz.")
     check_picture("--picture", args.picture)
-    check_folder_of(args.json, args.picture)
+    check_folder_of(args.json, args.csv, args.features, args.picture, args.html)
 
 
 def list_files(paths: tuple[Path, ...]) -> tuple[list[Path], list[dict[str, str]]]:
@@ -78,22 +94,6 @@ def list_files(paths: tuple[Path, ...]) -> tuple[list[Path], list[dict[str, str]
     return files, left_out
 
 
-def load(path: Path, frame: "Frame", num_points: int, k: int) -> "np.ndarray":
-    """Return what the network sees of a file (N, 3); InputError where it cannot be read, or has too few points."""
-    from dgcnn_ws.datasets.network_input import network_input
-    from dgcnn_ws.datasets.shape_file import ShapeWarning, load_shape, read_bytes
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ShapeWarning)
-        shape = load_shape(read_bytes(path), path)
-    for message in (str(warning.message) for warning in caught if issubclass(warning.category, ShapeWarning)):
-        print(f"note: {message}")
-    points = network_input(shape, frame, num_points, str(path))
-    if len(points) < k:
-        raise InputError(f"{path} has {len(points)} points, but each of this network's needs {k} neighbours.")
-    return points
-
-
 def frame_for(args: Arguments) -> "Frame":
     """Return how the files are to be read: as the checkpoint says, but for what the arguments do."""
     from dgcnn_ws.datasets.frame import STORED, as_stored
@@ -107,11 +107,6 @@ def frame_for(args: Arguments) -> "Frame":
     return frame if args.seed is None else replace(frame, seed=args.seed)
 
 
-def answer(path: Path, probabilities: "np.ndarray", class_names: list[str], top: int) -> dict[str, Any]:
-    best = (-probabilities).argsort(kind="stable")[:top]
-    return {"file": str(path), "classes": {class_names[i]: round(float(probabilities[i]), 6) for i in best}}
-
-
 def table(answers: list[dict[str, Any]]) -> Iterator[str]:
     """Yield a line for each shape: its file, and its classes with their probabilities."""
     width = max(len(answer["file"]) for answer in answers)
@@ -120,16 +115,13 @@ def table(answers: list[dict[str, Any]]) -> Iterator[str]:
         yield f"{line['file']:<{width}}  {classes}"
 
 
-def main(arguments: list[str]) -> int:
-    args = parser.parse(Arguments, "predict", arguments, __doc__)
-    check(args)
-    from tqdm import tqdm
-
-    from dgcnn_ws.engine.checkpoint import restore_model, write_json
+def network_for(args: Arguments) -> "Network":
+    """Return the checkpoint's network, asked as the arguments say."""
+    from dgcnn_ws.datasets.augment import rotations
+    from dgcnn_ws.engine.checkpoint import restore_model, restore_temperature
     from dgcnn_ws.engine.devices import pick_device
-    from dgcnn_ws.inference.prediction import predict
+    from dgcnn_ws.inference.answering import Network
 
-    files, skipped = list_files(args.files)
     device = pick_device(args.device)
     model, recipe, class_names = restore_model(args.checkpoint)
     if recipe.task != "classify":
@@ -137,37 +129,62 @@ def main(arguments: list[str]) -> int:
     num_points = recipe.num_points if args.num_points is None else args.num_points
     if not recipe.k <= num_points <= MAX_POINTS:
         raise InputError(f"--num-points {num_points} must lie between the network's k, {recipe.k}, and {MAX_POINTS}.")
-    frame = frame_for(args)
-    model.to(device)
-    answers: list[dict[str, Any]] = []
-    drawn: list[tuple[np.ndarray, np.ndarray, str]] = []
-    with tqdm(total=len(files), unit=" shapes", disable=None, dynamic_ncols=True, leave=False) as bar:
-        for start in range(0, len(files), args.batch_size):
-            clouds: dict[Path, np.ndarray] = {}
-            for path in files[start : start + args.batch_size]:
-                try:
-                    clouds[path] = load(path, frame, num_points, recipe.k)
-                except InputError as error:
-                    skipped.append({"file": str(path), "reason": str(error)})
-                bar.update()
-            if not clouds:
-                continue
-            said = predict(model, list(clouds.values()), device)
-            for path, row, won in zip(clouds, said.probabilities, said.wins, strict=True):
-                answers.append(answer(path, row, class_names, args.top))
-                if len(drawn) < MAX_PICTURES:
-                    (best, share) = next(iter(answers[-1]["classes"].items()))
-                    drawn.append((clouds[path], won, f"{path.name}: {best} {share:.0%}"))
-    for line in skipped:
+    temperature = restore_temperature(args.checkpoint)
+    views = rotations(args.rotate, votes_of(args.votes, args.rotate))
+    return Network(model.to(device), class_names, recipe.k, frame_for(args), num_points, temperature, views, device)
+
+
+def main(arguments: list[str]) -> int:
+    args = parser.parse(Arguments, "predict", arguments, __doc__)
+    check(args)
+    from dgcnn_ws.engine.checkpoint import write_json
+    from dgcnn_ws.inference.answering import ask
+
+    files, left_out = list_files(args.files)
+    show = MAX_ON_PAGE if args.html else MAX_PICTURES if args.picture else 0
+    network = network_for(args)
+    answered = ask(network, files, args.batch_size, show)
+    answered.skipped[:0] = left_out
+    for notice in answered.notices:
+        print(f"note: {notice}")
+    for line in answered.skipped:
         print(f"skipped: {line['reason']}")
-    if not answers:
+    if not answered.files:
         raise InputError("none of the files could be read.")
+    answers, score = answered.as_json(args.top), answered.score()
     print("\n".join(table(answers)))
-    print(frame.says() + (f"; {len(skipped)} could not be read" if skipped else ""))
+    if score:
+        print("{right} of {of} shapes are called as the folders that they lie in: {accuracy:.2%}".format(**score))
+    for note in answered.notes(network):
+        print(note)
+    print(network.frame.says() + (f"; {len(answered.skipped)} could not be read" if answered.skipped else ""))
     if args.json:
-        write_json(args.json, {"checkpoint": str(args.checkpoint), "predictions": answers, "skipped": skipped})
+        content = {"checkpoint": str(args.checkpoint), "temperature": network.temperature, "predictions": answers}
+        write_json(args.json, content | {"skipped": answered.skipped} | ({"score": score} if score else {}))
+    if args.csv:
+        answered.write_csv(args.csv)
+    if args.features:
+        answered.write_features(args.features)
+    draw(args, answered)
+    return SKIPPED_SOME if answered.skipped else 0
+
+
+def draw(args: Arguments, answered: "Answered") -> None:
+    """Draw the picture and write the page, where asked for, and say which of many shapes they show."""
     if args.picture:
+        from dgcnn_ws.inference.answering import spread
         from dgcnn_ws.pictures import plots
 
-        plots.draw_wins(drawn, args.picture)
-    return SKIPPED_SOME if skipped else 0
+        chosen = [answered.shown[i] for i in spread(len(answered.shown), MAX_PICTURES)]
+        plots.draw_wins([(shape.points, shape.wins, shape.title) for shape in chosen], args.picture)
+        tell(args.picture, len(chosen), answered)
+    if args.html:
+        from dgcnn_ws.pictures.page import write_page
+
+        write_page(answered.shown, f"What {args.checkpoint} says", args.html)
+        tell(args.html, len(answered.shown), answered)
+
+
+def tell(path: Path, count: int, answered: "Answered") -> None:
+    if count < len(answered.files):
+        print(f"{path}: {count} of {len(answered.files)} shapes, evenly spaced over the files")

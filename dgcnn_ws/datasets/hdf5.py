@@ -176,6 +176,20 @@ def sample_clouds(files: list[Path]) -> np.ndarray:
     return np.concatenate([clouds[:, :num_points] for clouds in taken])
 
 
+def cloud_places(files: list[Path], rows: np.ndarray) -> list[tuple[str, int, str]]:
+    """Return the file, the row in it and the shape's name of clouds, given where they lie (n,) over all files.
+
+    Names stand a line a row in `<file>_names.txt`, as `prepare` writes them; they are empty where that does not fit.
+    """
+    places: list[tuple[str, int, str]] = []
+    for path in files:
+        count = check_file(path, 1, in_memory=False)
+        listing = path.with_name(f"{path.stem}_names.txt")
+        names = read_lines(listing) if listing.is_file() else []
+        places += [(path.name, row, names[row] if len(names) == count else "") for row in range(count)]
+    return [places[row] for row in rows.tolist()]
+
+
 def read_labels(path: Path, class_names: list[str]) -> np.ndarray:
     """Labels (n,) int64 of a file, each with a class."""
     with open_hdf5(path) as file:

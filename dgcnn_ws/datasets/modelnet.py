@@ -138,13 +138,13 @@ class HDF5Clouds(PointClouds):
         check_request(split, num_points)
         folder = self.locate(root)
         class_names = read_class_names(folder)
-        files = list_files(folder, "test" if split == "test" else "train")
-        points, labels = read_clouds(files, num_points, class_names)
+        self.files = list_files(folder, "test" if split == "test" else "train")
+        points, labels = read_clouds(self.files, num_points, class_names)
         self.rows = split_rows(labels, split, val_fraction, split_seed)
         if split in ("train", "val"):
             points, labels = points[self.rows], labels[self.rows]
         super().__init__(torch.from_numpy(points), torch.from_numpy(labels), class_names, split)
-        self.frame = frame_of_folder(folder, files)
+        self.frame = frame_of_folder(folder, self.files)
 
     @classmethod
     def find(cls, root: str | Path) -> Path | None:

@@ -7,7 +7,6 @@ temperature T keep their order, so the answers stay; T minimises the cross entro
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 BINS = 15  # of the expected calibration error, as in the paper
 COLDEST, HOTTEST = 0.05, 20.0
@@ -48,9 +47,9 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     Clouds are sorted into 15 bins of equal width by the probability of their answer; a bin counts as often as it has
     clouds.
     """
-    return float(
-        multiclass_calibration_error(probabilities, labels, num_classes=probabilities.shape[1], n_bins=BINS, norm="l1")
-    )
+    bins = reliability(probabilities, labels)
+    gaps = (n * abs(a - b) for n, a, b in zip(bins["count"], bins["accuracy"], bins["confidence"], strict=True))
+    return sum(gaps) / len(labels)
 
 
 def reliability(probabilities: Tensor, labels: Tensor) -> dict[str, list[float]]:

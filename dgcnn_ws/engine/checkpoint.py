@@ -15,6 +15,7 @@ from dgcnn_ws.datasets.fetching.published import MODELNET40
 from dgcnn_ws.datasets.frame import PUBLISHED_MODELNET40, Frame, frame_of
 from dgcnn_ws.datasets.hdf5 import can_name_classes
 from dgcnn_ws.datasets.memory_bound import memory_bound
+from dgcnn_ws.engine.calibration import COLDEST, HOTTEST
 from dgcnn_ws.engine.recipe import Recipe, build_model, from_config
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import replacing
@@ -156,6 +157,17 @@ def restore_frame(path: Path, content: dict[str, Any] | None = None) -> Frame:
         return frame_of(content["frame"], path)
     is_modelnet40 = content["config"].get("dataset") == "modelnet40"
     return PUBLISHED_MODELNET40 if is_modelnet40 or content["class_names"] == list(MODELNET40.class_names) else Frame()
+
+
+def restore_temperature(path: Path) -> float:
+    """Return the temperature of a checkpoint's probabilities; 1, which changes none, where it has none.
+
+    Raises InputError as `load_checkpoint` does, and where it is damaged.
+    """
+    value = load_checkpoint(path).get("temperature", 1.0)
+    if type(value) is not float or not COLDEST <= value <= HOTTEST:
+        raise InputError(f"{path} is damaged: its temperature should be from {COLDEST} to {HOTTEST}.")
+    return value
 
 
 def check_model(path: Path, recipe: Recipe, num_classes: int, weights: dict[str, Any], num_parts: int = 0) -> None:

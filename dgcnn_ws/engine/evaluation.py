@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dgcnn_ws.datasets import LabelledClouds
-from dgcnn_ws.datasets.augment import uniform
+from dgcnn_ws.datasets.augment import rotate, rotations, uniform
 from dgcnn_ws.datasets.loader import Loader
 from dgcnn_ws.engine.processes import ALONE, Processes
 
@@ -19,7 +19,10 @@ EVAL_BATCH = 16  # clouds that a run scores at once
 
 @dataclass(frozen=True)
 class Scores:
-    """Accuracies are fractions; `confusion[i][j]` counts clouds of class i that were called j."""
+    """Accuracies are fractions; `confusion[i][j]` counts clouds of class i that were called j.
+
+    `per_class` is each class's recall, the share of its clouds that were called so.
+    """
 
     overall_accuracy: float
     mean_class_accuracy: float
@@ -27,6 +30,13 @@ class Scores:
     num_clouds: int
     per_class: dict[str, float | None]
     confusion: list[list[int]]
+
+    @property
+    def precision(self) -> dict[str, float | None]:
+        """Of each class, the share of the clouds called so that are of it; None where none was."""
+        called = [sum(column) for column in zip(*self.confusion, strict=True)]
+        right = (self.confusion[i][i] for i in range(len(called)))
+        return {name: r / c if c else None for name, r, c in zip(self.per_class, right, called, strict=True)}
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,23 +81,29 @@ def evaluate(
     votes: int = 1,
     seed: int = 0,
     processes: Processes = ALONE,
+    rotate: str = "none",
+    hear: Callable[[slice, Tensor], None] | None = None,
 ) -> Scores:
     """Score `model` on every cloud of `dataset`.
 
     Args:
         model: (B, 3, N) -> (B, num_classes), on `device`; it is left in evaluation mode.
-        votes: predictions averaged (as probabilities): of the cloud itself and of `votes` − 1 scaled copies.
-        seed: seed of those copies.
+        votes: predictions averaged (as probabilities): of the cloud itself and of `votes` − 1 copies.
+        seed: seed of those copies, where they are drawn.
         processes: score the batches in turns; all call this, and all get the scores of the whole set.
+        rotate: what the copies are: `none`, scaled at random; `up` or `any`, turned to all headings or orientations.
+        hear: is told the place and the log-probabilities (B, num_classes) of each batch that this process scores.
 
     Returns:
         The scores; the loss is the plain cross entropy, without label smoothing, of the averaged prediction.
     """
     counts = Counts(dataset.num_classes, device, processes)
     with processes.together():
-        for _, log_probabilities, labels in predictions(
-            lambda points, _: model(points), model, dataset, batch_size, device, votes, seed, processes
+        for clouds, log_probabilities, labels in predictions(
+            lambda points, _: model(points), model, dataset, batch_size, device, votes, seed, processes, rotate
         ):
+            if hear is not None:
+                hear(clouds, log_probabilities)
             counts.add(log_probabilities, labels, F.nll_loss(log_probabilities, labels, reduction="sum"))
     return scores_from_confusion(counts.confusion(), dataset.class_names, counts.loss() / len(dataset))
 
@@ -122,6 +138,7 @@ def predictions(
     votes: int,
     seed: int,
     processes: Processes,
+    rotate: str = "none",
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Yield places, log-probabilities (B, answers, ...) and targets of this process's batches of the data set.
 
@@ -131,17 +148,51 @@ def predictions(
         logits: asks `model` about points (B, 3, N), given the targets.
     """
     model.eval()
+    copies = scaled_copies(dataset, votes, seed) if rotate == "none" else turned_copies(rotate, votes)
+    for batch, (points, targets) in processes.turns(enumerate(Loader(dataset, batch_size, device))):
+        clouds = slice(batch * batch_size, (batch + 1) * batch_size)
+        probabilities = torch.zeros((), device=device)
+        for copy in copies(points, clouds):
+            probabilities = probabilities + logits(copy.transpose(1, 2), targets).float().softmax(1)
+        yield clouds, (probabilities / votes).clamp_min(torch.finfo(torch.float32).tiny).log(), targets
+
+
+Copies = Callable[[Tensor, slice], Iterator[Tensor]]  # of clouds (B, N, 3), which have this place in the data set
+
+
+def scaled_copies(dataset: LabelledClouds, votes: int, seed: int) -> Copies:
+    """Return what yields clouds as they are, then `votes` − 1 times with every axis of each scaled at random."""
     # All drawn at once, where the labels lie: the batch size does not change a cloud's copies.
     like = torch.empty(0, device=dataset.labels.device)
     generator = torch.Generator(like.device).manual_seed(seed)
     scales = uniform(like, (votes, len(dataset), 1, 3), 2 / 3, 3 / 2, generator)
     scales[0] = 1
-    for batch, (points, targets) in processes.turns(enumerate(Loader(dataset, batch_size, device))):
-        clouds = slice(batch * batch_size, (batch + 1) * batch_size)
-        probabilities = torch.zeros((), device=device)
-        for scale in scales[:, clouds].to(device):
-            probabilities = probabilities + logits((points * scale).transpose(1, 2), targets).float().softmax(1)
-        yield clouds, (probabilities / votes).clamp_min(torch.finfo(torch.float32).tiny).log(), targets
+    return lambda points, clouds: (points * scale for scale in scales[:, clouds].to(points.device))
+
+
+def turned_copies(kind: str, votes: int) -> Copies:
+    """Return what yields clouds turned to `votes` headings (`up`) or orientations (`any`), first as they are."""
+    views = rotations(kind, votes)
+    return lambda points, _: (rotate(points, view.expand(len(points), 3, 3)) for view in views.to(points.device))
+
+
+class LogProbabilities:
+    """What a network says of the clouds of a data set, as `evaluate` comes to them.
+
+    Args:
+        num_clouds, num_classes: of the data set.
+    """
+
+    def __init__(self, num_clouds: int, num_classes: int, processes: Processes = ALONE) -> None:
+        self.processes = processes
+        self.values = torch.zeros(num_clouds, num_classes)
+
+    def __call__(self, clouds: slice, log_probabilities: Tensor) -> None:
+        self.values[clouds] = log_probabilities.cpu()
+
+    def of_all(self, device: torch.device) -> Tensor:
+        """Return (num_clouds, num_classes) on the CPU, in every process those of all."""
+        return self.processes.total(self.values.to(device)).cpu()
 
 
 def uses_batch_statistics(model: nn.Module) -> bool:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
+from dgcnn_ws import __version__ as dgcnn_ws_version
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import check_folder_of, replacing
 from dgcnn_ws.nn.convert import fuse
@@ -222,6 +223,9 @@ def to_onnx(program: ExportedProgram, metadata: dict[str, Any]) -> bytes:
             verbose=False,
         )
     assert exported is not None
+    # Without a number runtimes report the largest there is.
+    exported.model.model_version = 1
+    exported.model.producer_name, exported.model.producer_version = "dgcnn_ws", dgcnn_ws_version
     exported.model.metadata_props.update({name: json.dumps(value) for name, value in metadata.items()})
     return exported.model_proto.SerializeToString()
 

@@ -28,6 +28,14 @@ def literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def shortened(text: str, most: int) -> str:
+    """Return `text` in at most `most` characters: its middle gives way, since names differ at either end."""
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+
+
 def draw_confusion(confusion: list[list[int]], class_names: list[str], path: Path, unit: str = "clouds") -> None:
     """Draw `confusion_figure` into a picture."""
     save(confusion_figure(confusion, class_names, unit), path)
@@ -55,6 +63,31 @@ def confusion_figure(
     accuracy = np.trace(counts) / counts.sum()
     axes.set_title(f"overall accuracy {accuracy:.2%} of {counts.sum():,} {unit}", fontsize=10)
     return figure
+
+
+def draw_reliability(bins: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """Draw how often answers are right over how sure the network was of them; on the diagonal both are the same.
+
+    Args:
+        bins: of each line's name its `count`, `confidence` and `accuracy` a bin (`engine/calibration.py`).
+    """
+    figure = Figure(figsize=(4.8, 5.8), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+    above.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for i, (name, line) in enumerate(bins.items()):
+        count = np.array(line["count"])
+        total, filled = count.sum(), count > 0
+        confidence, accuracy = (np.array(line[key])[filled] for key in ("confidence", "accuracy"))
+        error = (count[filled] * np.abs(accuracy - confidence)).sum() / total
+        above.plot(confidence, accuracy, marker="o", markersize=4, label=f"{name}: ECE {error:.3f}")
+        edges = np.linspace(0, 1, len(count) + 1)
+        below.stairs(count / total, edges, fill=not i, alpha=1 if i else 0.4)
+    above.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+    below.set(xlabel="probability of the answer", ylabel="share of clouds")
+    above.legend(frameon=False, fontsize=9, loc="lower right")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    save(figure, path)
 
 
 def draw_training(lines: list[dict[str, Any]], path: Path) -> None:
