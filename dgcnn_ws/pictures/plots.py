@@ -13,6 +13,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from dgcnn_ws.files import replacing
 
+MAX_LINE = 36  # characters over one cloud of several
+MAX_NAME = 32  # characters of a class's name that are drawn
 PICTURES = (".png", ".pdf", ".svg")
 
 
@@ -47,12 +49,16 @@ def confusion_figure(
     """Return a confusion matrix, each row as fractions of its class; `numbers` writes the counts into it."""
     counts = np.array(confusion)
     shares = counts / counts.sum(1, keepdims=True).clip(1)
-    size = max(4.0, 0.32 * len(class_names) + 2)
-    figure = Figure(figsize=(size + 0.6, size), layout="compressed")  # which leaves room beside a square of its own
+    names = [shortened(name, MAX_NAME) for name in class_names]
+    side = max(3.0, 0.32 * len(names))  # inches
+    beside = 0.7 + 0.085 * max(len(name) for name in names)
+    # Which leaves room beside a square of its own.
+    figure = Figure(figsize=(side + beside + 0.9, side + beside), layout="compressed")
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, label="share of the class", fraction=0.046)
-    names = [literal(name) for name in class_names]
+    bar = figure.colorbar(image, ax=axes, label="share of the class", fraction=0.046, shrink=min(1, 5 / side))
+    bar.ax.set_box_aspect(min(side, 5) / 0.2)
+    names = [literal(name) for name in names]
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted")
@@ -153,11 +159,12 @@ def draw_wins(clouds: list[tuple[np.ndarray, np.ndarray, str]], path: Path) -> N
         axes.scatter(x[rest], y[rest], z[rest], s=4, color="0.8", linewidths=0, depthshade=False)
         style = {"cmap": colours, "norm": LogNorm(1, most), "linewidths": 0, "depthshade": False}
         image = axes.scatter(x[won], y[won], z[won], s=12 + 8 * np.log2(wins[won]), c=wins[won], **style)
-        axes.set_title(literal(title), fontsize=10)
+        lines = [shortened(line, MAX_LINE) for line in title.split("\n")]
+        axes.set_title(literal("\n".join(lines)), fontsize=10, y=0.97)
         axes.set_axis_off()
-        limits = np.abs(points).max() * np.array([-0.9, 0.9])
+        limits = np.linalg.norm(points, axis=1).max() * np.array([-0.75, 0.75])
         axes.set(xlim=limits, ylim=limits, zlim=limits)
-        axes.set_box_aspect((1, 1, 1), zoom=1.0)  # a cube just fits
+        axes.set_box_aspect((1, 1, 1), zoom=1.05)  # a sphere just fits
         axes.view_init(elev=20, azim=-60)
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= most]
     bar = figure.colorbar(image, ax=panels, label="channels decided by the point", shrink=0.7)
