@@ -69,6 +69,14 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 ROTATIONS = ("none", "up", "any")
 
 
+def augmentation(augment: str, rotate: str) -> Augmentation:
+    """Return what turns clouds at random as `rotate` says (`random_rotations`), and then augments them."""
+    chosen = AUGMENTATIONS[augment]
+    if rotate == "none":
+        return chosen
+    return lambda points, generator: chosen(random_rotations(rotate, points, generator), generator)
+
+
 def random_rotations(kind: str, points: Tensor, generator: torch.Generator) -> Tensor:
     """Turn every cloud at random: (B, N, 3) -> (B, N, 3).
 

@@ -1,7 +1,7 @@
 """Scores of a network on a set of clouds, every one of them counted."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dgcnn_ws.datasets import LabelledClouds
 from dgcnn_ws.datasets.augment import rotate, rotations, uniform
 from dgcnn_ws.datasets.loader import Loader
+from dgcnn_ws.engine.calibration import fit_temperature
 from dgcnn_ws.engine.processes import ALONE, Processes
 
 EVAL_BATCH = 16  # clouds that a run scores at once
@@ -30,6 +31,7 @@ class Scores:
     num_clouds: int
     per_class: dict[str, float | None]
     confusion: list[list[int]]
+    temperature: float | None = None  # that makes probabilities of these clouds' logits, where it was fitted
 
     @property
     def precision(self) -> dict[str, float | None]:
@@ -52,7 +54,7 @@ class Scores:
             "loss": self.loss,
             "overall_accuracy": self.overall_accuracy,
             "mean_class_accuracy": self.mean_class_accuracy,
-        }
+        } | ({"temperature": self.temperature} if self.temperature is not None else {})
 
     def __str__(self) -> str:
         return f"OA {self.overall_accuracy:.1%} mAcc {self.mean_class_accuracy:.1%}"
@@ -83,6 +85,7 @@ def evaluate(
     processes: Processes = ALONE,
     rotate: str = "none",
     hear: Callable[[slice, Tensor], None] | None = None,
+    calibrate: bool = False,
 ) -> Scores:
     """Score `model` on every cloud of `dataset`.
 
@@ -93,19 +96,25 @@ def evaluate(
         processes: score the batches in turns; all call this, and all get the scores of the whole set.
         rotate: what the copies are: `none`, scaled at random; `up` or `any`, turned to all headings or orientations.
         hear: is told the place and the log-probabilities (B, num_classes) of each batch that this process scores.
+        calibrate: fit a temperature to these clouds.
 
     Returns:
         The scores; the loss is the plain cross entropy, without label smoothing, of the averaged prediction.
     """
     counts = Counts(dataset.num_classes, device, processes)
+    said = LogProbabilities(len(dataset), dataset.num_classes, processes) if calibrate else None
     with processes.together():
         for clouds, log_probabilities, labels in predictions(
             lambda points, _: model(points), model, dataset, batch_size, device, votes, seed, processes, rotate
         ):
-            if hear is not None:
-                hear(clouds, log_probabilities)
+            for listener in (hear, said):
+                if listener is not None:
+                    listener(clouds, log_probabilities)
             counts.add(log_probabilities, labels, F.nll_loss(log_probabilities, labels, reduction="sum"))
-    return scores_from_confusion(counts.confusion(), dataset.class_names, counts.loss() / len(dataset))
+    scores = scores_from_confusion(counts.confusion(), dataset.class_names, counts.loss() / len(dataset))
+    if said is None:
+        return scores
+    return replace(scores, temperature=fit_temperature(said.of_all(device), dataset.labels.cpu()))
 
 
 class Counts:

@@ -24,6 +24,7 @@ Norm = Literal["ws_gn", "gn", "ws_bn", "bn", "ws_bcn"]
 HeadNorm = Literal["bn", "gn", "ln", "est", "none"]
 Optimizer = Literal["sgd", "adam", "adamw"]
 Augment = Literal["dgcnn", "paper", "none"]
+Rotate = Literal["none", "up", "any"]
 Select = Literal["val", "test"]
 Precision = Literal["32", "bf16", "16", "auto"]
 
@@ -82,7 +83,11 @@ class Recipe:
     average_weights: float = 0.0
     """Score and save an average of the weights over about so many last epochs, for example 2. 0: the weights."""
     augment: Augment | None = None
-    """Augmentation. Default: the preset's."""
+    """Augmentation, drawn anew for each cloud and step. dgcnn: every axis scaled by 2/3 to 3/2, and a shift. paper: a
+    turn about the up axis, jitter, one scale of 0.8 to 1.25, small tilts, and a shift. Default: the preset's."""
+    rotate: Rotate = "none"
+    """What is not known of how shapes stand, turned at random before that: none (headings are those of the files, as
+    ModelNet's mostly agree) | up (which way they face) | any (which side is up, too)."""
     seed: int = 0
     """Seed of initial weights, order, augmentation and dropout. The validation split does not depend on it."""
     select: Select = "val"
@@ -265,6 +270,7 @@ WORDS: dict[str, Any] = {
     "head_norm": HeadNorm,
     "optimizer": Optimizer,
     "augment": Augment,
+    "rotate": Rotate,
     "select": Select,
     "precision": Precision,
 }
@@ -397,7 +403,7 @@ def from_config(config: Any, source: Path) -> Recipe:
 # Settings that older runs do not name, and which then had these values.
 BEFORE = {"task": "classify", "devices": 1, "nodes": 1, "sync_bn": False, "cuda_graph": False}
 BEFORE |= {"deterministic": False, "stream": False, "stream_buffer": 256}
-BEFORE |= {"average_weights": 0.0, "start": "", "freeze": False}
+BEFORE |= {"average_weights": 0.0, "start": "", "freeze": False, "rotate": "none"}
 
 
 @cache

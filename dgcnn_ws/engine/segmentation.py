@@ -18,7 +18,7 @@ from dgcnn_ws.engine.evaluation import Counts, Scores, predictions, scores_from_
 from dgcnn_ws.engine.processes import ALONE, Processes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PartScores(Scores):
     """Accuracies and `confusion` count points, their classes are parts; `per_category` is each category's mIoU."""
 

@@ -90,7 +90,9 @@ class State:
 
     def network(self) -> dict[str, Any]:
         """Return what best.pt holds: the network, and what is needed to use it."""
-        return self.about | {"epoch": self.epoch, "model": self.result.state_dict()}
+        lines = self.progress.history
+        fitted = {"temperature": lines[-1]["temperature"]} if lines and "temperature" in lines[-1] else {}
+        return self.about | fitted | {"epoch": self.epoch, "model": self.result.state_dict()}
 
     def whole(self) -> dict[str, Any]:
         """Return what last.pt holds: all that a run needs to go on."""

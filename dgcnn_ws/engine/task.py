@@ -44,8 +44,10 @@ class Classification:
         device: torch.device,
         votes: int = 1,
         processes: Processes = ALONE,
+        calibrate: bool = False,
     ) -> Scores:
-        return evaluate(model, dataset, batch_size, device, votes, processes=processes)
+        """Return the scores of every cloud of the data set, with a temperature fitted to them if asked."""
+        return evaluate(model, dataset, batch_size, device, votes, processes=processes, calibrate=calibrate)
 
 
 class Segmentation(Classification):
@@ -74,7 +76,9 @@ class Segmentation(Classification):
         device: torch.device,
         votes: int = 1,
         processes: Processes = ALONE,
+        calibrate: bool = False,
     ) -> Scores:
+        """Return the scores of every cloud; of parts no temperature is fitted."""
         assert isinstance(dataset, PartClouds)
         return evaluate_parts(model, dataset, batch_size, device, votes, processes=processes)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dgcnn_ws.datasets import LabelledClouds, PartClouds
-from dgcnn_ws.datasets.augment import AUGMENTATIONS
+from dgcnn_ws.datasets.augment import augmentation
 from dgcnn_ws.datasets.loader import Loader
 from dgcnn_ws.engine.arithmetic import Arithmetic, at_least_float32
 from dgcnn_ws.engine.average import Average
@@ -97,7 +97,7 @@ class Run:
             self.loader = Loader(
                 self.train_set, recipe.batch_size, self.device, shuffle=True, drop_last=True, seed=recipe.seed
             )
-        self.augmentation = AUGMENTATIONS[recipe.augment or "none"]
+        self.augmentation = augmentation(recipe.augment or "none", recipe.rotate)
         self.generator = torch.Generator(self.device)
         self.answers_per_cloud = self.task.answers(self.train_set.targets[:1]).numel()
         self.part_names = self.train_set.part_names if isinstance(self.train_set, PartClouds) else []
@@ -271,7 +271,12 @@ class Run:
             self.processes.take_from_first(model)
         with self.arithmetic.autocast():
             scores = self.task.evaluate(
-                state.result, self.select_set, EVAL_BATCH, self.device, processes=self.processes
+                state.result,
+                self.select_set,
+                EVAL_BATCH,
+                self.device,
+                processes=self.processes,
+                calibrate=self.recipe.select == "val",  # test clouds decide nothing
             )
         self.folder.require_finite("validation loss", scores.loss, state)
         line = self.line(scores)

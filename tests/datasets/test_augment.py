@@ -11,6 +11,7 @@ from dgcnn_ws.datasets.augment import (
     augment_dgcnn,
     augment_none,
     augment_paper,
+    augmentation,
     axis_rotation,
     from_quaternions,
     random_rotations,
@@ -136,3 +137,15 @@ def test_quaternions_turn_as_rotations_about_axes_do() -> None:
         quaternions = torch.zeros(3, 4)
         quaternions[:, axis], quaternions[:, 3] = 5 * (angle / 2).sin(), 5 * (angle / 2).cos()
         assert torch.allclose(from_quaternions(quaternions), axis_rotation(angle, axis), atol=1e-6)
+
+
+def test_clouds_are_turned_before_they_are_augmented() -> None:
+    points = torch.randn(6, 50, 3)
+    assert augmentation("dgcnn", "none") is augment_dgcnn
+    for kind in ("up", "any"):
+        seen = augmentation("none", kind)(points, generator())
+        assert torch.equal(seen, random_rotations(kind, points, generator()))
+        same = generator()
+        assert torch.equal(
+            augmentation("dgcnn", kind)(points, generator()), augment_dgcnn(random_rotations(kind, points, same), same)
+        )

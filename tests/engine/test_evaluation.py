@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dgcnn_ws.datasets import PointClouds, load_dataset
+from dgcnn_ws.engine.calibration import fit_temperature
 from dgcnn_ws.engine.evaluation import (
     evaluate,
     evaluate_by_batch_statistics,
@@ -80,3 +81,25 @@ def test_batch_norms_own_statistics_are_those_of_training(easy_root: Path) -> No
     assert scores.loss == pytest.approx(nn.functional.cross_entropy(logits, dataset.labels).item(), rel=1e-4)
     for size in (2, 4, 5):  # 11 clouds: an incomplete last batch is scored too, each cloud once
         assert evaluate_by_batch_statistics(model, dataset, size, CPU).num_clouds == 11
+
+
+def test_a_temperature_is_fitted_where_asked(easy_root: Path) -> None:
+    dataset = load_dataset("modelnet10", easy_root, "test", 32)
+    model = DGCNN(3, k=5, emb_dims=32)
+    assert evaluate(model, dataset, 4, CPU).temperature is None
+    scores = evaluate(model, dataset, 4, CPU, calibrate=True)
+    logits = model(dataset.points.transpose(1, 2)).detach()
+    assert scores.temperature == pytest.approx(fit_temperature(logits, dataset.labels), rel=1e-3)
+    assert scores.metrics()["temperature"] == scores.temperature
+
+
+def test_turned_copies_make_the_answer_indifferent_to_the_heading() -> None:
+    """Four copies, a quarter turn apart, of a cloud that is turned by a quarter are the same four copies."""
+    points = torch.randn(5, 30, 3)
+    quarter = points @ torch.tensor([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])
+    model = DGCNN(3, k=5, emb_dims=32)
+    losses = [
+        evaluate(model, PointClouds(clouds, torch.arange(5) % 3, ["a", "b", "c"]), 2, CPU, 4, rotate="up").loss
+        for clouds in (points, quarter)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
