@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dgcnn_ws.ops import literal, on_edges_reference, operators
 from dgcnn_ws.ops.on_edges_reference import affine, affine_backward, by_cloud
+from dgcnn_ws.ops.operator import operator
 from dgcnn_ws.ops.product import linear
 from dgcnn_ws.ops.reference import arg_dtype, compute_dtype
 
@@ -130,7 +131,7 @@ Lists = Sequence[Tensor]
 Gradients = tuple[Tensor, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
 
 
-@torch.library.custom_op("dgcnn_ws::layers_aggregate", mutates_args=())
+@operator("dgcnn_ws::layers_aggregate")
 def layers_aggregate(
     ab: Tensor,
     idx: Tensor,
@@ -173,7 +174,7 @@ def _(
     return extreme, arg, mean, var
 
 
-@torch.library.custom_op("dgcnn_ws::layers_aggregate_backward", mutates_args=())
+@operator("dgcnn_ws::layers_aggregate_backward")
 def layers_aggregate_backward(
     ab: Tensor,
     idx: Tensor,
@@ -203,7 +204,7 @@ def layers_aggregate_backward(
     return edges.gradients()
 
 
-@torch.library.custom_op("dgcnn_ws::edges_mean", mutates_args=())
+@operator("dgcnn_ws::edges_mean")
 def edges_mean(
     ab: Tensor, idx: Tensor, scales: Lists, shifts: Lists, weights: Lists, biases: Lists, slope: float
 ) -> Tensor:
@@ -222,7 +223,7 @@ def _(ab: Tensor, idx: Tensor, scales: Lists, shifts: Lists, weights: Lists, bia
     return ab.new_empty((*idx.shape[:2], scales[-1].shape[1]))
 
 
-@torch.library.custom_op("dgcnn_ws::edges_mean_backward", mutates_args=())
+@operator("dgcnn_ws::edges_mean_backward")
 def edges_mean_backward(
     ab: Tensor,
     idx: Tensor,

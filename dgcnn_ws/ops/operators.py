@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.ops import reference
+from dgcnn_ws.ops.operator import operator
 
 _forced = False
 
@@ -64,7 +65,7 @@ def _outputs(x: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
     return [x.new_empty(shape, dtype=reference.compute_dtype(x)) for shape in shapes]
 
 
-@torch.library.custom_op("dgcnn_ws::knn", mutates_args=())
+@operator("dgcnn_ws::knn")
 def knn(x: Tensor, k: int) -> Tensor:
     """See `dgcnn_ws.ops.knn`."""
     return _kernels_for(x).knn(x, k)
@@ -81,7 +82,7 @@ def _(info: Any, in_dims: tuple[int, None], x: Tensor, k: int) -> tuple[Tensor, 
     return knn(every.flatten(0, 1), k).unflatten(0, every.shape[:2]), 0
 
 
-@torch.library.custom_op("dgcnn_ws::dilate", mutates_args=())
+@operator("dgcnn_ws::dilate")
 def dilate(x: Tensor, idx: Tensor, dilation: int) -> Tensor:
     """Return every dilation-th of idx (B, N, k) by distance in x, the nearest first."""
     return reference.dilate(x, idx, dilation)
@@ -102,7 +103,7 @@ def _(info: Any, in_dims: tuple[int | None, int | None, None], x: Tensor, idx: T
     return dilate(x.flatten(0, 1), idx.flatten(0, 1), d).unflatten(0, x.shape[:2]), 0
 
 
-@torch.library.custom_op("dgcnn_ws::edge_aggregate", mutates_args=())
+@operator("dgcnn_ws::edge_aggregate")
 def edge_aggregate(ab: Tensor, idx: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return extreme, arg, mean and var: `dgcnn_ws.ops.edge_aggregate` and the slots its gradient goes to."""
     return _kernels_for(ab).edge_aggregate(ab, idx, use_max)
@@ -117,7 +118,7 @@ def _(ab: Tensor, idx: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor,
     return extreme, arg, mean, var
 
 
-@torch.library.custom_op("dgcnn_ws::edge_aggregate_backward", mutates_args=())
+@operator("dgcnn_ws::edge_aggregate_backward")
 def edge_aggregate_backward(
     ab: Tensor,
     idx: Tensor,
@@ -136,7 +137,7 @@ def _(ab: Tensor, *_: Tensor | None) -> Tensor:
     return ab.new_empty(ab.shape)
 
 
-@torch.library.custom_op("dgcnn_ws::scale_shift_act", mutates_args=())
+@operator("dgcnn_ws::scale_shift_act")
 def scale_shift_act(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
     """See `dgcnn_ws.ops.scale_shift_act`."""
     return _kernels_for(x).scale_shift_act(x, scale, shift, negative_slope)
@@ -147,7 +148,7 @@ def _(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op("dgcnn_ws::scale_shift_act_backward", mutates_args=())
+@operator("dgcnn_ws::scale_shift_act_backward")
 def scale_shift_act_backward(
     g_out: Tensor, x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,7 +156,7 @@ def scale_shift_act_backward(
     return _kernels_for(x).scale_shift_act_backward(g_out, x, scale, shift, negative_slope)
 
 
-@torch.library.custom_op("dgcnn_ws::column_moments", mutates_args=())
+@operator("dgcnn_ws::column_moments")
 def column_moments(y: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return extreme, arg, mean, var and a link: `dgcnn_ws.ops.column_moments` and the points of the extremes.
 
@@ -178,7 +179,7 @@ def _link_shape(y: Tensor) -> tuple[int, ...]:
     return (y.shape[0], 4, y.shape[2]) if hasattr(_kernels_for(y), "mean_act_parts") else (0,)
 
 
-@torch.library.custom_op("dgcnn_ws::column_moments_backward", mutates_args=())
+@operator("dgcnn_ws::column_moments_backward")
 def column_moments_backward(
     y: Tensor,
     arg: Tensor,
@@ -198,7 +199,7 @@ def _(y: Tensor, *_: Tensor | None) -> Tensor:
     return y.new_empty(y.shape)
 
 
-@torch.library.custom_op("dgcnn_ws::mean_act", mutates_args=())
+@operator("dgcnn_ws::mean_act")
 def mean_act(
     y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float, link: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -218,7 +219,7 @@ def _(
     return y.new_empty(shape), parts
 
 
-@torch.library.custom_op("dgcnn_ws::mean_act_backward", mutates_args=())
+@operator("dgcnn_ws::mean_act_backward")
 def mean_act_backward(
     g_out: Tensor, y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -232,7 +233,7 @@ def _(g_out: Tensor, x: Tensor, scale: Tensor, shift: Tensor, negative_slope: fl
     return x.new_empty(x.shape), scale.new_empty(scale.shape), shift.new_empty(shift.shape)
 
 
-@torch.library.custom_op("dgcnn_ws::snapshot", mutates_args=())
+@operator("dgcnn_ws::snapshot")
 def snapshot(x: Tensor) -> Tensor:
     """Return a copy that torch.compile keeps for the backward pass, where it would else read x again, then changed."""
     return x.clone()

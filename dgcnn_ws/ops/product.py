@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dgcnn_ws.ops.literal import transformed
+from dgcnn_ws.ops.operator import operator
 
 
 def _has_onednn() -> bool:
@@ -102,7 +103,7 @@ def products_of_bfloat16(x: Tensor, y: Tensor) -> Tensor:
         return linear(x, y)
 
 
-@torch.library.custom_op("dgcnn_ws::linear", mutates_args=())
+@operator("dgcnn_ws::linear")
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _product(x, weight, bias)
 

@@ -128,5 +128,5 @@ def test_operators_are_registered_soundly() -> None:
     ab, scales, shifts, weights, biases = (given[name] for name in ("ab", "scales", "shifts", "weights", "biases"))
     use_max = torch.ones(WIDTHS[1], dtype=torch.bool)
     layers = ab[0], idx, scales[:1], shifts[:1], weights, biases, SLOPE, use_max
-    torch.library.opcheck(on_edges.layers_aggregate, layers)
-    torch.library.opcheck(on_edges.edges_mean, (ab[0], idx, scales, shifts, weights, biases, SLOPE))
+    torch.library.opcheck(on_edges.layers_aggregate.overload, layers)
+    torch.library.opcheck(on_edges.edges_mean.overload, (ab[0], idx, scales, shifts, weights, biases, SLOPE))
