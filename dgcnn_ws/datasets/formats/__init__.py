@@ -4,7 +4,3 @@ Libraries do the work. What one would do with a hostile file beyond that (copy a
 every name with every other, open files that are named inside) is refused or taken out beforehand. A reader raises
 any exception where its file cannot be read; `shape_file.read_shape` turns it into one sentence.
 """
-
-import logging
-
-logging.getLogger("trimesh").addHandler(logging.NullHandler())  # its warnings end in the exceptions that follow
