@@ -20,8 +20,8 @@ class Operator:
         namespace, _, own = name.partition("::")
         self.overload = getattr(getattr(torch.ops, namespace), own).default
 
-    def __call__(self, *args: Any) -> Any:
-        return self.overload(*args)
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.overload(*args, **options)
 
     def register_fake(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Take what the function returns for shapes and types of the results."""
