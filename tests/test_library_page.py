@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dgcnn_ws.datasets.built_in import shapes
-from dgcnn_ws.engine.checkpoint import save_checkpoint
+from dgcnn_ws.engine.folder.checkpoint import save_checkpoint
 from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, complete
 
 PAGE = Path(__file__).parents[1] / "docs/LIBRARY.md"

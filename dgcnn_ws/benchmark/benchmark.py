@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from dgcnn_ws import ops
 from dgcnn_ws.benchmark import ragged
-from dgcnn_ws.engine.devices import memory_bytes, peak_memory_bytes, proc_bytes, reset_peak_memory
+from dgcnn_ws.engine.machine.devices import memory_bytes, peak_memory_bytes, proc_bytes, reset_peak_memory
 from dgcnn_ws.models import DGCNN
 from dgcnn_ws.nn.edge_conv import EdgeConv
 from dgcnn_ws.nn.norm import make_layer, norm_kind

@@ -226,8 +226,8 @@ def main(arguments: list[str]) -> None:
     import torch
 
     from dgcnn_ws.benchmark import benchmark
-    from dgcnn_ws.engine.checkpoint import write_json
-    from dgcnn_ws.engine.devices import describe_environment, pick_device
+    from dgcnn_ws.engine.folder.checkpoint import write_json
+    from dgcnn_ws.engine.machine.devices import describe_environment, pick_device
 
     device = pick_device(args.device)
     if args.threads:

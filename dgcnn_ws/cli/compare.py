@@ -127,7 +127,7 @@ def fingerprint(recipe: Recipe, split: str) -> str:
 
 def check_folders(jobs: "list[Job]", data: str) -> None:
     """Raise InputError for a run of other settings or data, or damaged results: before hours go into the first."""
-    from dgcnn_ws.engine.run_folder import check_data, check_settings
+    from dgcnn_ws.engine.folder.run_folder import check_data, check_settings
     from dgcnn_ws.study.study import read_results
 
     for job in jobs:
@@ -144,8 +144,8 @@ def main(arguments: list[str]) -> None:
     norms, head_norms = words("--norms", args.norms), words("--head-norms", args.head_norms)
     seeds = list(range(args.recipe.seed, args.recipe.seed + args.seeds))
     folder = args.out / args.name
-    from dgcnn_ws.engine.checkpoint import write_json
-    from dgcnn_ws.engine.devices import describe_environment, pick_device
+    from dgcnn_ws.engine.folder.checkpoint import write_json
+    from dgcnn_ws.engine.machine.devices import describe_environment, pick_device
     from dgcnn_ws.study import study as studies
     from dgcnn_ws.study.pool import train_all
     from dgcnn_ws.study.report import markdown_table, write_csv, write_html

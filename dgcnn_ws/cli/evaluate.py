@@ -13,7 +13,7 @@ from dgcnn_ws.files import check_folder_of
 from dgcnn_ws.text_table import aligned
 
 if TYPE_CHECKING:
-    from dgcnn_ws.engine.evaluation import Scores
+    from dgcnn_ws.engine.scoring.evaluation import Scores
     from dgcnn_ws.inference.scoring import Judgement
 
 
@@ -63,7 +63,7 @@ def check(args: Arguments) -> None:
 
 def report(scores: "Scores") -> str:
     """Return the per-class table and the totals as text."""
-    from dgcnn_ws.engine.segmentation import PartScores
+    from dgcnn_ws.engine.scoring.segmentation import PartScores
 
     what, of = ("part", "points") if isinstance(scores, PartScores) else ("class", "clouds")
     rows, precision = [[what, of, "correct", "accuracy", "precision", "most often taken for"]], scores.precision
@@ -107,10 +107,10 @@ def judged(judgement: "Judgement", args: Arguments) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     args = parser.parse(Arguments, "evaluate", arguments, __doc__)
     check(args)
-    from dgcnn_ws.engine.checkpoint import restore_model, restore_temperature, write_json
-    from dgcnn_ws.engine.devices import pick_device
-    from dgcnn_ws.engine.evaluation import LogProbabilities, evaluate
+    from dgcnn_ws.engine.folder.checkpoint import restore_model, restore_temperature, write_json
+    from dgcnn_ws.engine.machine.devices import pick_device
     from dgcnn_ws.engine.recipe import complete
+    from dgcnn_ws.engine.scoring.evaluation import LogProbabilities, evaluate
     from dgcnn_ws.engine.task import TASKS
     from dgcnn_ws.inference.scoring import Judgement
 

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     args = parser.parse(Arguments, "export", arguments, __doc__)
     import torch
 
-    from dgcnn_ws.engine.checkpoint import load_checkpoint, restore_frame, restore_model, restore_temperature
+    from dgcnn_ws.engine.folder.checkpoint import load_checkpoint, restore_frame, restore_model, restore_temperature
     from dgcnn_ws.inference.export import export, random_clouds
     from dgcnn_ws.inference.metadata import describe
 

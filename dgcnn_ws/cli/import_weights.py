@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"{args.out} already exists. Choose another --out, or delete it first.")
     check_folder_of(args.out)
     from dgcnn_ws.datasets.fetching.published import MODELNET40
-    from dgcnn_ws.engine.checkpoint import check_model, load_safetensors, load_tensors, save_checkpoint
+    from dgcnn_ws.engine.folder.checkpoint import check_model, load_safetensors, load_tensors, save_checkpoint
     from dgcnn_ws.inference.public_weights import find_network, sizes, translate
     from dgcnn_ws.inference.state_dicts import HARMLESS
 

@@ -179,7 +179,7 @@ def main(arguments: list[str]) -> None:
     if args.near_picture and not args.near_duplicates:
         raise InputError(f"--near-picture {args.near_picture} draws what --near-duplicates finds. Add that.")
     from dgcnn_ws.datasets.census import bounds, count_classes, find_duplicates, read_stored
-    from dgcnn_ws.engine.checkpoint import write_json
+    from dgcnn_ws.engine.folder.checkpoint import write_json
 
     check_data_root(args.dataset, args.data_root)
     folder = locate(args.dataset, args.data_root)

@@ -7,7 +7,7 @@ import sys
 
 from dgcnn_ws import __version__
 from dgcnn_ws.cli.arguments import command_line
-from dgcnn_ws.engine.allocator import keep_freed_memory
+from dgcnn_ws.engine.machine.allocator import keep_freed_memory
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.errors import InputError
 

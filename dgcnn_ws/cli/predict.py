@@ -97,7 +97,7 @@ def list_files(paths: tuple[Path, ...]) -> tuple[list[Path], list[dict[str, str]
 def frame_for(args: Arguments) -> "Frame":
     """Return how the files are to be read: as the checkpoint says, but for what the arguments do."""
     from dgcnn_ws.datasets.frame import STORED, as_stored
-    from dgcnn_ws.engine.checkpoint import restore_frame
+    from dgcnn_ws.engine.folder.checkpoint import restore_frame
 
     frame = restore_frame(args.checkpoint)
     if args.up == STORED:
@@ -118,8 +118,8 @@ def table(answers: list[dict[str, Any]]) -> Iterator[str]:
 def network_for(args: Arguments) -> "Network":
     """Return the checkpoint's network, asked as the arguments say."""
     from dgcnn_ws.datasets.augment import rotations
-    from dgcnn_ws.engine.checkpoint import restore_model, restore_temperature
-    from dgcnn_ws.engine.devices import pick_device
+    from dgcnn_ws.engine.folder.checkpoint import restore_model, restore_temperature
+    from dgcnn_ws.engine.machine.devices import pick_device
     from dgcnn_ws.inference.answering import Network
 
     device = pick_device(args.device)
@@ -137,7 +137,7 @@ def network_for(args: Arguments) -> "Network":
 def main(arguments: list[str]) -> int:
     args = parser.parse(Arguments, "predict", arguments, __doc__)
     check(args)
-    from dgcnn_ws.engine.checkpoint import write_json
+    from dgcnn_ws.engine.folder.checkpoint import write_json
     from dgcnn_ws.inference.answering import ask
 
     files, left_out = list_files(args.files)

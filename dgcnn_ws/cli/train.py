@@ -36,7 +36,7 @@ def parse(arguments: list[str], recipe: Recipe) -> Arguments:
 
 def main(arguments: list[str]) -> None:
     parsed = parse(arguments, Recipe())
-    from dgcnn_ws.engine.launch import one_voice
+    from dgcnn_ws.engine.parallel.launch import one_voice
 
     with one_voice(Interrupted, KeyboardInterrupt):
         command(parsed, arguments)
@@ -44,9 +44,9 @@ def main(arguments: list[str]) -> None:
 
 def command(parsed: Arguments, arguments: list[str]) -> None:
     from dgcnn_ws.engine import entry
-    from dgcnn_ws.engine.checkpoint import read_json
     from dgcnn_ws.engine.config_file import read_recipe
-    from dgcnn_ws.engine.processes import check_started, is_first
+    from dgcnn_ws.engine.folder.checkpoint import read_json
+    from dgcnn_ws.engine.parallel.processes import check_started, is_first
 
     base = Recipe()
     if parsed.config is not None:
@@ -79,7 +79,7 @@ def command(parsed: Arguments, arguments: list[str]) -> None:
 
 def here(recipe: Recipe) -> Recipe:
     """Return the settings of another time: what torchrun or srun started counts, not what it was then."""
-    from dgcnn_ws.engine.processes import started
+    from dgcnn_ws.engine.parallel.processes import started
 
     return recipe if started() is None else replace(recipe, devices=None, nodes=None)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from dgcnn_ws.engine.checkpoint import read_json
+from dgcnn_ws.engine.folder.checkpoint import read_json
 from dgcnn_ws.engine.recipe import Recipe, as_config, complete, from_config
 from dgcnn_ws.errors import InputError
 

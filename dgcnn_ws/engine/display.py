@@ -10,8 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dgcnn_ws.engine.board import Board, open_board
-from dgcnn_ws.engine.evaluation import Scores
 from dgcnn_ws.engine.recipe import Recipe
+from dgcnn_ws.engine.scoring.evaluation import Scores
 from dgcnn_ws.engine.state import State
 
 PAUSE = 0.5  # seconds between two readings of the loss, each of which waits for the device

@@ -9,9 +9,9 @@ from typing import Any
 
 from dgcnn_ws.datasets import LabelledClouds
 from dgcnn_ws.datasets.given import clouds_of, hold_out, join
-from dgcnn_ws.engine.claim import recording, sole
-from dgcnn_ws.engine.launch import missing
-from dgcnn_ws.engine.processes import check_started, is_first, started
+from dgcnn_ws.engine.folder.claim import recording, sole
+from dgcnn_ws.engine.parallel.launch import missing
+from dgcnn_ws.engine.parallel.processes import check_started, is_first, started
 from dgcnn_ws.engine.recipe import GIVEN, Recipe, complete, run_name
 from dgcnn_ws.engine.training import Run, Splits
 from dgcnn_ws.errors import InputError

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from dgcnn_ws.engine.checkpoint import load_checkpoint, restore_model
+from dgcnn_ws.engine.folder.checkpoint import load_checkpoint, restore_model
 from dgcnn_ws.engine.recipe import Recipe, as_config, from_config
 from dgcnn_ws.errors import InputError
 

@@ -123,7 +123,7 @@ class Recipe:
     @property
     def processes(self) -> int:
         """Processes that train together, each on its share of every batch."""
-        from dgcnn_ws.engine.processes import started
+        from dgcnn_ws.engine.parallel.processes import started
 
         devices, nodes = started() or (1, 1)
         return (self.devices or devices) * (self.nodes or nodes)
@@ -228,7 +228,7 @@ def run_name(recipe: Recipe) -> str:
 
 def complete(recipe: Recipe) -> Recipe:
     """Return the recipe with every gap filled in from its preset and norm. Raises InputError for a bad value."""
-    from dgcnn_ws.engine.processes import started
+    from dgcnn_ws.engine.parallel.processes import started
     from dgcnn_ws.nn.norm import NORMS
 
     recipe = name_folder(recipe)
@@ -256,7 +256,7 @@ def complete(recipe: Recipe) -> Recipe:
 
 
 def _quickest_precision(device: str) -> Precision:
-    from dgcnn_ws.engine.devices import pick_device
+    from dgcnn_ws.engine.machine.devices import pick_device
     from dgcnn_ws.ops.product import multiplies_bfloat16
 
     return "bf16" if multiplies_bfloat16(pick_device(device).type) else "32"

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from dgcnn_ws.datasets import LabelledClouds
-from dgcnn_ws.engine.checkpoint import write_json
-from dgcnn_ws.engine.evaluation import EVAL_BATCH, Scores, evaluate_by_batch_statistics, uses_batch_statistics
-from dgcnn_ws.engine.processes import Processes
+from dgcnn_ws.engine.folder.checkpoint import write_json
+from dgcnn_ws.engine.parallel.processes import Processes
 from dgcnn_ws.engine.recipe import Recipe
+from dgcnn_ws.engine.scoring.evaluation import EVAL_BATCH, Scores, evaluate_by_batch_statistics, uses_batch_statistics
 from dgcnn_ws.engine.state import Progress
 from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.pictures import plots

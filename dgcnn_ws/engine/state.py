@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from dgcnn_ws.engine.arithmetic import Arithmetic
 from dgcnn_ws.engine.average import Average
-from dgcnn_ws.engine.checkpoint import check_weights, load_checkpoint, load_weights
-from dgcnn_ws.engine.metrics import read_metrics
+from dgcnn_ws.engine.folder.checkpoint import check_weights, load_checkpoint, load_weights
+from dgcnn_ws.engine.folder.metrics import read_metrics
+from dgcnn_ws.engine.machine.arithmetic import Arithmetic
 from dgcnn_ws.engine.recipe import Recipe, from_config, other_setting
 from dgcnn_ws.errors import InputError
 

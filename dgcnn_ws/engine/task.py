@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from dgcnn_ws.datasets import LabelledClouds, PartClouds, load_dataset, load_parts, stream_dataset
-from dgcnn_ws.engine.evaluation import Scores, evaluate
-from dgcnn_ws.engine.processes import ALONE, Processes
+from dgcnn_ws.engine.parallel.processes import ALONE, Processes
 from dgcnn_ws.engine.recipe import Recipe
-from dgcnn_ws.engine.segmentation import evaluate_parts
+from dgcnn_ws.engine.scoring.evaluation import Scores, evaluate
+from dgcnn_ws.engine.scoring.segmentation import evaluate_parts
 
 
 class Classification:

@@ -17,18 +17,18 @@ from torch.nn import functional as F
 from dgcnn_ws.datasets import LabelledClouds, PartClouds
 from dgcnn_ws.datasets.augment import augmentation
 from dgcnn_ws.datasets.loader import Loader
-from dgcnn_ws.engine.arithmetic import Arithmetic, at_least_float32
 from dgcnn_ws.engine.average import Average
-from dgcnn_ws.engine.cuda_graph import Replay
-from dgcnn_ws.engine.devices import pick_device, use_deterministic_algorithms
 from dgcnn_ws.engine.display import Display, open_display
-from dgcnn_ws.engine.evaluation import EVAL_BATCH, Scores
 from dgcnn_ws.engine.fine_tuning import freeze_body, take_over, train_mode
-from dgcnn_ws.engine.launch import launch
-from dgcnn_ws.engine.meter import Meter
+from dgcnn_ws.engine.folder.run_folder import RunFolder, check_data
+from dgcnn_ws.engine.machine.arithmetic import Arithmetic, at_least_float32
+from dgcnn_ws.engine.machine.cuda_graph import Replay
+from dgcnn_ws.engine.machine.devices import pick_device, use_deterministic_algorithms
+from dgcnn_ws.engine.machine.meter import Meter
+from dgcnn_ws.engine.parallel.launch import launch
 from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, build_optimizer, learning_rate
 from dgcnn_ws.engine.results import score_test_set, write_results
-from dgcnn_ws.engine.run_folder import RunFolder, check_data
+from dgcnn_ws.engine.scoring.evaluation import EVAL_BATCH, Scores
 from dgcnn_ws.engine.state import Progress, State
 from dgcnn_ws.engine.stopping import Interrupted, stop_requests
 from dgcnn_ws.engine.task import TASKS

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
-from dgcnn_ws.engine.checkpoint import CONFIG, WEIGHTS
+from dgcnn_ws.engine.folder.checkpoint import CONFIG, WEIGHTS
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import replacing
 

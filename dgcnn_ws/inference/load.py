@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from dgcnn_ws.engine.checkpoint import checkpoint_in, load_checkpoint, read_json, restore_frame, restore_model
+from dgcnn_ws.engine.folder.checkpoint import checkpoint_in, load_checkpoint, read_json, restore_frame, restore_model
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.inference.finished import Classifier, Segmenter
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dgcnn_ws.datasets import HDF5Clouds, LabelledClouds, StreamedClouds
 from dgcnn_ws.datasets.hdf5 import cloud_places
-from dgcnn_ws.engine.calibration import calibration_error, reliability, tempered
+from dgcnn_ws.engine.scoring.calibration import calibration_error, reliability, tempered
 from dgcnn_ws.inference.tables import write_scored
 from dgcnn_ws.pictures import gallery, plots
 

@@ -249,6 +249,9 @@ class PooledPoints:
     def __init__(self, y: Tensor, sign: Tensor) -> None:
         check_points(y, "y")
         run = reference.column_moments if literal.transformed() else operators.column_moments
+        self.extreme: Tensor
+        self.mean: Tensor
+        self.var: Tensor
         self.extreme, _, self.mean, self.var, *link = run(y, takes_maximum(sign, y, y.shape[2]))
         self._y, self._link = y, link[0] if link and link[0].numel() else None
 

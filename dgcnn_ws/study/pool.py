@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from dgcnn_ws.engine.allocator import keep_freed_memory
-from dgcnn_ws.engine.checkpoint import read_json
-from dgcnn_ws.engine.claim import claim, read_failure, record_failure, recording
+from dgcnn_ws.engine.folder.checkpoint import read_json
+from dgcnn_ws.engine.folder.claim import claim, read_failure, record_failure, recording
+from dgcnn_ws.engine.machine.allocator import keep_freed_memory
 from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.stopping import Interrupted, stop_requests
 from dgcnn_ws.engine.training import Run

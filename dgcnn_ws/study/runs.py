@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dgcnn_ws.engine.checkpoint import read_json
-from dgcnn_ws.engine.claim import is_claimed, read_failure
-from dgcnn_ws.engine.metrics import read_metrics
+from dgcnn_ws.engine.folder.checkpoint import read_json
+from dgcnn_ws.engine.folder.claim import is_claimed, read_failure
+from dgcnn_ws.engine.folder.metrics import read_metrics
 from dgcnn_ws.engine.recipe import Recipe, from_config, unusual_settings
 from dgcnn_ws.errors import InputError
 

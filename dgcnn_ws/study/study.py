@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from dgcnn_ws.engine.checkpoint import read_json
+from dgcnn_ws.engine.folder.checkpoint import read_json
 from dgcnn_ws.engine.recipe import Optimizer, Recipe, complete
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.norm import norm_kind

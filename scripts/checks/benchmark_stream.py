@@ -21,8 +21,8 @@ import tyro
 
 from dgcnn_ws.datasets import StreamedClouds
 from dgcnn_ws.datasets.loader import Loader
-from dgcnn_ws.engine.allocator import keep_freed_memory
-from dgcnn_ws.engine.devices import describe_environment
+from dgcnn_ws.engine.machine.allocator import keep_freed_memory
+from dgcnn_ws.engine.machine.devices import describe_environment
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.training import Run
 from scripts.checks.throughput import write_random_clouds

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tyro
 
-from dgcnn_ws.engine.processes import is_first
+from dgcnn_ws.engine.parallel.processes import is_first
 from dgcnn_ws.engine.recipe import HeadNorm, Norm, PresetName, Recipe, complete
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.text_table import markdown

@@ -28,7 +28,7 @@ from dgcnn_ws.datasets.network_input import network_input
 from dgcnn_ws.datasets.preparing.layout import find_entries
 from dgcnn_ws.datasets.preparing.shape_source import list_members, open_zip, read_member
 from dgcnn_ws.datasets.shape_file import READERS, load_shape
-from dgcnn_ws.engine.checkpoint import check_model, load_tensors, restore_frame, restore_model
+from dgcnn_ws.engine.folder.checkpoint import check_model, load_tensors, restore_frame, restore_model
 from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, complete
 from dgcnn_ws.inference.prediction import predict
 from dgcnn_ws.inference.public_weights import sizes, translate

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from dgcnn_ws.engine.devices import peak_memory_bytes, proc_bytes, reset_peak_memory
+from dgcnn_ws.engine.machine.devices import peak_memory_bytes, proc_bytes, reset_peak_memory
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.text_table import markdown
 

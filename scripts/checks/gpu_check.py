@@ -22,7 +22,7 @@ import tyro
 
 from dgcnn_ws.benchmark import benchmark
 from dgcnn_ws.benchmark.benchmark import Setting
-from dgcnn_ws.engine.devices import describe_environment, pick_device
+from dgcnn_ws.engine.machine.devices import describe_environment, pick_device
 from dgcnn_ws.engine.recipe import Precision, Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.errors import InputError

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from dgcnn_ws.benchmark import benchmark
 from dgcnn_ws.benchmark.benchmark import Setting, Step, Times
-from dgcnn_ws.engine.devices import describe_environment
+from dgcnn_ws.engine.machine.devices import describe_environment
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.ops.product import multiplies_bfloat16
 
@@ -111,7 +111,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from dgcnn_ws.engine.allocator import keep_freed_memory
+    from dgcnn_ws.engine.machine.allocator import keep_freed_memory
 
     keep_freed_memory()
     main()

@@ -21,8 +21,8 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from dgcnn_ws.engine.checkpoint import write_json
-from dgcnn_ws.engine.devices import family, proc_bytes
+from dgcnn_ws.engine.folder.checkpoint import write_json
+from dgcnn_ws.engine.machine.devices import family, proc_bytes
 from dgcnn_ws.pictures.plots import save
 
 FIELDS = ("seconds", "rss_mb", "files", "threads")

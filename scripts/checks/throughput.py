@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dgcnn_ws.benchmark.benchmark import CHANNELS, GROUPS, HIDDEN, NUM_CLASSES, Setting, Step, time_rounds
-from dgcnn_ws.engine.cuda_graph import Replay
+from dgcnn_ws.engine.machine.cuda_graph import Replay
 from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.models import DGCNN

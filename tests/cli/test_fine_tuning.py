@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dgcnn_ws.cli import main
-from dgcnn_ws.engine.checkpoint import load_checkpoint
+from dgcnn_ws.engine.folder.checkpoint import load_checkpoint
 
 SMALL = ["--num-points", "32", "--k", "5", "--emb-dims", "16", "--batch-size", "8", "--epochs", "1"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dgcnn_ws.cli import main
-from dgcnn_ws.engine.checkpoint import restore_model
+from dgcnn_ws.engine.folder.checkpoint import restore_model
 
 Save = Callable[[dict[str, torch.Tensor], Path], None]
 

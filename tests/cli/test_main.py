@@ -18,7 +18,7 @@ from dgcnn_ws.cli import main
 from dgcnn_ws.cli.predict import list_files
 from dgcnn_ws.datasets import FolderClouds, load_dataset
 from dgcnn_ws.datasets.frame import Frame
-from dgcnn_ws.engine.checkpoint import load_checkpoint, restore_model
+from dgcnn_ws.engine.folder.checkpoint import load_checkpoint, restore_model
 from dgcnn_ws.errors import InputError
 
 ROOT = Path(__file__).parents[2]

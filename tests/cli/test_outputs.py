@@ -16,7 +16,7 @@ import trimesh
 from dgcnn_ws.cli import main
 from dgcnn_ws.datasets.frame import read_frame
 from dgcnn_ws.datasets.preparing.prepare import Settings, prepare
-from dgcnn_ws.engine.checkpoint import save_checkpoint
+from dgcnn_ws.engine.folder.checkpoint import save_checkpoint
 from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, complete
 from dgcnn_ws.inference.answering import spread
 from dgcnn_ws.inference.scoring import most_surely_wrong, top_accuracy

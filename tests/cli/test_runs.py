@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dgcnn_ws.cli import main
-from dgcnn_ws.engine.claim import claim
+from dgcnn_ws.engine.folder.claim import claim
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

@@ -6,8 +6,8 @@ import pytest
 
 from dgcnn_ws.cli import train
 from dgcnn_ws.engine import entry
-from dgcnn_ws.engine.checkpoint import write_json
 from dgcnn_ws.engine.config_file import read_recipe
+from dgcnn_ws.engine.folder.checkpoint import write_json
 from dgcnn_ws.engine.recipe import Recipe, as_config, complete
 from dgcnn_ws.errors import InputError
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 import dgcnn_ws
 from dgcnn_ws.datasets.given import clouds_of
-from dgcnn_ws.engine.checkpoint import restore_frame, restore_model
+from dgcnn_ws.engine.folder.checkpoint import restore_frame, restore_model
 from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.errors import InputError

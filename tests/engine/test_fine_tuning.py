@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dgcnn_ws.engine.checkpoint import save_checkpoint
 from dgcnn_ws.engine.fine_tuning import freeze_body, like_checkpoint, take_over, train_mode
+from dgcnn_ws.engine.folder.checkpoint import save_checkpoint
 from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, build_optimizer, complete
 from dgcnn_ws.errors import InputError
 

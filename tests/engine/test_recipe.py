@@ -8,7 +8,7 @@ import pytest
 
 from dgcnn_ws.datasets import DATASETS
 from dgcnn_ws.datasets.augment import AUGMENTATIONS
-from dgcnn_ws.engine.arithmetic import ROUNDED_TO
+from dgcnn_ws.engine.machine.arithmetic import ROUNDED_TO
 from dgcnn_ws.engine.recipe import (
     LEARNING_RATES,
     PRESETS,

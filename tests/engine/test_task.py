@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dgcnn_ws.datasets.built_in import shapes
-from dgcnn_ws.engine.checkpoint import restore_model
+from dgcnn_ws.engine.folder.checkpoint import restore_model
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.task import TASKS

@@ -13,9 +13,10 @@ import h5py
 import pytest
 import torch
 
-from dgcnn_ws.engine import run_folder, training
-from dgcnn_ws.engine.evaluation import Scores
+from dgcnn_ws.engine import training
+from dgcnn_ws.engine.folder import run_folder
 from dgcnn_ws.engine.recipe import Recipe, complete
+from dgcnn_ws.engine.scoring.evaluation import Scores
 from dgcnn_ws.engine.state import Progress
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from dgcnn_ws.engine.checkpoint import save_checkpoint, write_json
+from dgcnn_ws.engine.folder.checkpoint import save_checkpoint, write_json
 from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, complete
 
 SCORES = {"overall_accuracy": 0.9, "mean_class_accuracy": 0.875, "loss": 0.5, "num_clouds": 40, "confusion": []}

@@ -12,7 +12,7 @@ import dgcnn_ws
 from dgcnn_ws.cli import main
 from dgcnn_ws.datasets.frame import Frame
 from dgcnn_ws.datasets.network_input import network_input
-from dgcnn_ws.engine.checkpoint import load_checkpoint, restore_model, save_checkpoint
+from dgcnn_ws.engine.folder.checkpoint import load_checkpoint, restore_model, save_checkpoint
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.inference.finished import Classifier, Segmenter
 from dgcnn_ws.inference.load import load

@@ -15,7 +15,7 @@ from dgcnn_ws import __version__
 from dgcnn_ws.cli import main
 from dgcnn_ws.datasets.frame import Frame
 from dgcnn_ws.datasets.network_input import network_input
-from dgcnn_ws.engine.checkpoint import save_checkpoint
+from dgcnn_ws.engine.folder.checkpoint import save_checkpoint
 from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, complete
 from dgcnn_ws.inference.metadata import describe
 

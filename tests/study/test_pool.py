@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dgcnn_ws.engine.claim import claim
+from dgcnn_ws.engine.folder.claim import claim
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run

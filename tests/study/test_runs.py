@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dgcnn_ws.engine.claim import claim
+from dgcnn_ws.engine.folder.claim import claim
 from dgcnn_ws.engine.recipe import Recipe, as_config, complete
 from dgcnn_ws.study.runs import RunSummary, find_runs, summarize_run
 

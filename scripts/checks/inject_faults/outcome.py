@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dgcnn_ws.engine.checkpoint import load_checkpoint
+from dgcnn_ws.engine.folder.checkpoint import load_checkpoint
 
 TIMES = ("seconds", "clouds_per_second", "peak_memory_bytes", "memory_bytes")
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from dgcnn_ws.engine.checkpoint import load_checkpoint
-from dgcnn_ws.engine.devices import family
+from dgcnn_ws.engine.folder.checkpoint import load_checkpoint
+from dgcnn_ws.engine.machine.devices import family
 from scripts.checks.inject_faults.bench import (
     DIED,
     TOLD,

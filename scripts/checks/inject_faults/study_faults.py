@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from dgcnn_ws.engine.devices import family
+from dgcnn_ws.engine.machine.devices import family
 from scripts.checks.inject_faults.bench import DIED, TOLD, WENT_ON, Bench, Hows, Lost, Started, check_told, start
 from scripts.checks.inject_faults.run_faults import damage
 

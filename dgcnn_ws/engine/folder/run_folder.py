@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dgcnn_ws.engine.checkpoint import (
+from dgcnn_ws.engine.folder.checkpoint import (
     load_checkpoint,
     read_json,
     restore_model,
@@ -17,8 +17,8 @@ from dgcnn_ws.engine.checkpoint import (
     write_json,
     write_lines,
 )
-from dgcnn_ws.engine.devices import describe_environment
-from dgcnn_ws.engine.processes import Processes
+from dgcnn_ws.engine.machine.devices import describe_environment
+from dgcnn_ws.engine.parallel.processes import Processes
 from dgcnn_ws.engine.recipe import Recipe, as_config, build_model, from_config, other_setting
 from dgcnn_ws.engine.state import State
 from dgcnn_ws.errors import InputError

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from dgcnn_ws.datasets import PartClouds, PointClouds
 from dgcnn_ws.engine import training
-from dgcnn_ws.engine.evaluation import evaluate, evaluate_by_batch_statistics
-from dgcnn_ws.engine.launch import one_voice
-from dgcnn_ws.engine.processes import ALONE, Agreed, Processes
+from dgcnn_ws.engine.parallel.launch import one_voice
+from dgcnn_ws.engine.parallel.processes import ALONE, Agreed, Processes
 from dgcnn_ws.engine.recipe import Recipe, complete
-from dgcnn_ws.engine.segmentation import evaluate_parts
+from dgcnn_ws.engine.scoring.evaluation import evaluate, evaluate_by_batch_statistics
+from dgcnn_ws.engine.scoring.segmentation import evaluate_parts
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.models import DGCNN, DGCNNSeg

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dgcnn_ws.engine.processes import check_started, is_first, started
+from dgcnn_ws.engine.parallel.processes import check_started, is_first, started
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.errors import InputError
 

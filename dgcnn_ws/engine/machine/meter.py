@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from dgcnn_ws.engine.devices import memory_bytes, peak_memory_bytes, reset_peak_memory
+from dgcnn_ws.engine.machine.devices import memory_bytes, peak_memory_bytes, reset_peak_memory
 from dgcnn_ws.engine.state import Progress
 
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from dgcnn_ws import DGCNN
 from dgcnn_ws.datasets import PointClouds
-from dgcnn_ws.engine.evaluation import evaluate
-from dgcnn_ws.engine.precise_bn import re_estimate
+from dgcnn_ws.engine.scoring.evaluation import evaluate
+from dgcnn_ws.engine.scoring.precise_bn import re_estimate
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dgcnn_ws.datasets import PointClouds, load_dataset
-from dgcnn_ws.engine.calibration import fit_temperature
-from dgcnn_ws.engine.evaluation import (
+from dgcnn_ws.engine.scoring.calibration import fit_temperature
+from dgcnn_ws.engine.scoring.evaluation import (
     evaluate,
     evaluate_by_batch_statistics,
     scores_from_confusion,

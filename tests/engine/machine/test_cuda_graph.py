@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dgcnn_ws.engine.cuda_graph import Replay
+from dgcnn_ws.engine.machine.cuda_graph import Replay
 from dgcnn_ws.models import DGCNN
 from dgcnn_ws.nn.norm import one_update
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dgcnn_ws.engine.calibration import calibration_error, fit_temperature, reliability, tempered
+from dgcnn_ws.engine.scoring.calibration import calibration_error, fit_temperature, reliability, tempered
 
 
 def drawn(count: int, temperature: float) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dgcnn_ws.datasets import LabelledClouds
 from dgcnn_ws.datasets.augment import rotate, rotations, uniform
 from dgcnn_ws.datasets.loader import Loader
-from dgcnn_ws.engine.calibration import fit_temperature
-from dgcnn_ws.engine.processes import ALONE, Processes
+from dgcnn_ws.engine.parallel.processes import ALONE, Processes
+from dgcnn_ws.engine.scoring.calibration import fit_temperature
 
 EVAL_BATCH = 16  # clouds that a run scores at once
 

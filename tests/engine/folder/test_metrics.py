@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dgcnn_ws.engine.metrics import read_metrics
+from dgcnn_ws.engine.folder.metrics import read_metrics
 from dgcnn_ws.errors import InputError
 
 LINES = b'{"epoch": 1, "loss": 0.5}\n{"epoch": 2, "loss": 0.25}\n'

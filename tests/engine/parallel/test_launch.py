@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from dgcnn_ws.engine.claim import read_failure
-from dgcnn_ws.engine.launch import _die_with, launch, one_voice
-from dgcnn_ws.engine.processes import STARTER
+from dgcnn_ws.engine.folder.claim import read_failure
+from dgcnn_ws.engine.parallel.launch import _die_with, launch, one_voice
+from dgcnn_ws.engine.parallel.processes import STARTER
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
@@ -25,7 +25,7 @@ from dgcnn_ws.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PATIENCE = 300  # seconds; on a busy machine starting a process takes long
 
 

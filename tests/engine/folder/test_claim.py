@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dgcnn_ws.engine.claim import claim, is_claimed, read_failure, recording, sole
+from dgcnn_ws.engine.folder.claim import claim, is_claimed, read_failure, recording, sole
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.errors import InputError
 

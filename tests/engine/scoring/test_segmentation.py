@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from dgcnn_ws.datasets import PartClouds, PointClouds
-from dgcnn_ws.engine.segmentation import evaluate_parts
+from dgcnn_ws.engine.scoring.segmentation import evaluate_parts
 
 CPU = torch.device("cpu")
 # Category "cup" has the parts body and handle, "box" has body alone; "lid" belongs to neither.

@@ -15,8 +15,8 @@ from dgcnn_ws.datasets.fetching.published import MODELNET40
 from dgcnn_ws.datasets.frame import PUBLISHED_MODELNET40, Frame, frame_of
 from dgcnn_ws.datasets.hdf5 import can_name_classes
 from dgcnn_ws.datasets.memory_bound import memory_bound
-from dgcnn_ws.engine.calibration import COLDEST, HOTTEST
 from dgcnn_ws.engine.recipe import Recipe, build_model, from_config
+from dgcnn_ws.engine.scoring.calibration import COLDEST, HOTTEST
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import replacing
 from dgcnn_ws.models.settings import KEY

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dgcnn_ws.engine.checkpoint import (
+from dgcnn_ws.engine.folder.checkpoint import (
     load_checkpoint,
     load_tensors,
     read_json,

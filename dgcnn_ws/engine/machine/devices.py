@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dgcnn_ws.engine.allocator import libc
+from dgcnn_ws.engine.machine.allocator import libc
 from dgcnn_ws.errors import InputError
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from dgcnn_ws.engine.processes import ALONE, STARTER, Agreed, Processes, is_child, is_first, started
+from dgcnn_ws.engine.parallel.processes import ALONE, STARTER, Agreed, Processes, is_child, is_first, started
 from dgcnn_ws.errors import InputError
 
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dgcnn_ws.engine.devices import (
+from dgcnn_ws.engine.machine.devices import (
     describe_environment,
     memory_bytes,
     peak_memory_bytes,

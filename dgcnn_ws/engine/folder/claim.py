@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dgcnn_ws.engine.checkpoint import read_json, write_json
+from dgcnn_ws.engine.folder.checkpoint import read_json, write_json
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.errors import InputError
 

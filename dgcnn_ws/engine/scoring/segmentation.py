@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dgcnn_ws.datasets import PartClouds
-from dgcnn_ws.engine.evaluation import Counts, Scores, predictions, scores_from_confusion
-from dgcnn_ws.engine.processes import ALONE, Processes
+from dgcnn_ws.engine.parallel.processes import ALONE, Processes
+from dgcnn_ws.engine.scoring.evaluation import Counts, Scores, predictions, scores_from_confusion
 
 
 @dataclass(frozen=True, kw_only=True)
