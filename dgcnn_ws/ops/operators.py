@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.ops import reference
-from dgcnn_ws.ops.operator import operator
+from dgcnn_ws.ops.torch_operator import operator
 
 _forced = False
 

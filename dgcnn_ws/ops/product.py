@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.ops.literal import transformed
-from dgcnn_ws.ops.operator import operator
+from dgcnn_ws.ops.torch_operator import operator
 
 
 def _has_onednn() -> bool:
