@@ -17,9 +17,9 @@ from torch import Tensor
 
 from dgcnn_ws.ops import literal, on_edges_reference, operators
 from dgcnn_ws.ops.on_edges_reference import affine, affine_backward, by_cloud
-from dgcnn_ws.ops.torch_operator import operator
 from dgcnn_ws.ops.product import linear
 from dgcnn_ws.ops.reference import arg_dtype, compute_dtype
+from dgcnn_ws.ops.torch_operator import operator
 
 BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**28}  # of one layer's edges: within the cache, or enough to fill the device
 
