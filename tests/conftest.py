@@ -1,5 +1,6 @@
 """A set of three classes so easy that a network learns it within seconds, in ModelNet's layout."""
 
+import signal
 from pathlib import Path
 
 import h5py
@@ -9,6 +10,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+# Commands that a shell runs in the background are started deaf to Ctrl-C, and so would be all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CLASSES = ["ball", "pole", "sheet"]
 NUM_TRAIN, NUM_TEST, NUM_POINTS = 40, 11, 48
