@@ -160,8 +160,9 @@ def products(x: Tensor) -> Tensor:
     high = x.to(torch.bfloat16).to(x.dtype)
     middle = (x - high).to(torch.bfloat16).to(x.dtype)
     low = x - high - middle
-    left = torch.cat([high, high, middle, high, low, middle], dim=2)  # (B, N, 6C)
-    right = torch.cat([high, middle, high, low, high, middle], dim=2)
+    # The largest products last: a sum that is small until then is rounded little.
+    left = torch.cat([low, high, middle, middle, high, high], dim=2)  # (B, N, 6C)
+    right = torch.cat([high, low, middle, high, middle, high], dim=2)
     return left @ right.mT
 
 

@@ -182,5 +182,5 @@ def test_products_of_parts_are_as_exact_as_float32s() -> None:
     exact = x.double() @ x.double().mT
     size = x.double().norm(dim=2)
     error = (exporting.products(x) - exact).abs() / (size[:, :, None] * size[:, None])
-    assert error.max() < 4e-7  # float32's own is up to 2e-7 here
+    assert error.max() < 2e-6  # of bfloat16's product 6e-3, of float32's 1e-7
     assert torch.equal(exporting.products(x.double()), x.double() @ x.double().mT)
