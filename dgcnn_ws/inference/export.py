@@ -136,6 +136,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
 def in_plain_torch(operator: torch._ops.OpOverload) -> Callable[..., Any]:
     """Return a function of torch's own operators that computes what one of ours does."""
     own: dict[str, Callable[..., Any]] = {"knn": knn, "dilate": dilate, "linear": F.linear}
+    own |= {"column_moments": column_moments, "mean_act": mean_act}
     return own.get(operator._opname) or getattr(reference, operator._opname)
 
 
@@ -169,6 +170,18 @@ def products(x: Tensor) -> Tensor:
 def dilate(x: Tensor, idx: Tensor, dilation: int) -> Tensor:
     """Return every dilation-th of idx (B, N, k), which `knn` above has put in order."""
     return idx[:, :, ::dilation]
+
+
+def column_moments(y: Tensor, use_max: Tensor) -> tuple[Tensor, ...]:
+    """Return what the operator does, without the link to `mean_act`, which only gradients need."""
+    return *reference.column_moments(y, use_max), y.new_zeros(0)
+
+
+def mean_act(
+    y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float, link: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return what the operator does, without the means that only gradients need."""
+    return reference.mean_act(y, scale, shift, negative_slope), y.new_zeros(0)
 
 
 @contextmanager

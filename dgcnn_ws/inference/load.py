@@ -9,7 +9,7 @@ from dgcnn_ws.engine.folder.checkpoint import checkpoint_in, load_checkpoint, re
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.inference.finished import Classifier, Segmenter
 
-NOT_KEPT = ("model", "optimizer", "scaler", "progress")  # what only training goes on with
+NOT_KEPT = ("model", "trained", "optimizer", "scaler", "progress")  # what only training goes on with
 
 
 def load(path: str | Path) -> Classifier | Segmenter:

@@ -160,6 +160,13 @@ def test_parts_of_a_shape(segmentation: Path) -> None:
             model.predict(cloud, category)
 
 
+def test_what_only_training_needs_is_left_behind(run: Path) -> None:
+    content = load_checkpoint(run / "best.pt")
+    state = {"trained": content["model"], "optimizer": {"state": {0: torch.ones(3)}}, "scaler": {}, "progress": {}}
+    save_checkpoint(run / "last.pt", content | state)
+    assert load(run / "last.pt").about.keys() == content.keys() - {"model"} | {"results"}
+
+
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf"), "warm", True])
 def test_a_damaged_temperature(run: Path, temperature: object) -> None:
     save_checkpoint(run / "best.pt", load_checkpoint(run / "best.pt") | {"temperature": temperature})
