@@ -21,7 +21,7 @@ class Arguments:
     """What to fetch: modelnet40."""
     data_root: Path = Path("data")
     """Folder to put modelnet40_ply_hdf5_2048/ into."""
-    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    source: Annotated[Path | None, tyro.conf.arg(name="from", metavar="PATH", help_behavior_hint="")] = None
     """Zip file or folder that holds the data set already: its files are copied, no mirror is asked."""
     url: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Address of a zip file on another mirror, tried before the known ones. Can be given several times."""

@@ -203,7 +203,7 @@ def _with_odd_statistics(module: nn.Module) -> nn.Module:
     for name, value in module.state_dict().items():
         if value.dim() == 1 and name.endswith("var"):
             value.uniform_(0.5, 2)
-        elif value.dim() == 1:
+        elif value.dim() == 1 and value.is_floating_point():
             value.normal_()
     return module
 

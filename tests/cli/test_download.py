@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import dgcnn_ws.cli.download as command
 from dgcnn_ws.cli import main
-from dgcnn_ws.datasets.fetching import download
+from dgcnn_ws.datasets.fetching import download, published
 from dgcnn_ws.datasets.fetching.published import Published
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +22,7 @@ def _miniature(monkeypatch: pytest.MonkeyPatch) -> None:
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in FILES.items()}
     train, test = ({name: value for name, value in md5.items() if split in name} for split in ("train", "test"))
     small = Published("modelnet40", FOLDER, train, test, ("chair", "cup"), ("http://no-such-host.invalid/a.zip",))
-    monkeypatch.setattr(command, "PUBLISHED", {"modelnet40": small})
+    monkeypatch.setattr(published, "MODELNET40", small)
     monkeypatch.setattr(download, "PAUSE", 0)
 
 

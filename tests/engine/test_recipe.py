@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from dgcnn_ws.datasets import DATASETS
-from dgcnn_ws.datasets.augment import AUGMENTATIONS
+from dgcnn_ws.datasets.augment import AUGMENTATIONS, ROTATIONS
 from dgcnn_ws.engine.machine.arithmetic import ROUNDED_TO
 from dgcnn_ws.engine.recipe import (
     LEARNING_RATES,
@@ -49,7 +49,7 @@ def test_every_word_that_the_help_lists_stands_for_something() -> None:
         "head_norm": HEAD_NORMS,
         "precision": [*ROUNDED_TO, "auto"],
     }
-    tables |= {"optimizer": LEARNING_RATES, "augment": AUGMENTATIONS, "select": ("val", "test")}
+    tables |= {"optimizer": LEARNING_RATES, "augment": AUGMENTATIONS, "select": ("val", "test"), "rotate": ROTATIONS}
     assert {name: get_args(words) for name, words in WORDS.items()} == {n: tuple(t) for n, t in tables.items()}
     assert {name: preset.groups for name, preset in PRESETS.items()} == {
         "dgcnn": dgcnn.GROUPS,
