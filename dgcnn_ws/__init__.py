@@ -46,7 +46,7 @@ _FLOORS = {  # of the names that are not in dgcnn_ws.nn
     "dgcnn_ws.engine.recipe": ("Recipe",),
     "dgcnn_ws.engine.entry": ("train",),
 }
-_TRAINING = ("Recipe", "train")  # not of `import *`: they need the extra [cli]
+_TRAINING = ("Recipe", "train")  # not of `import *`: they need the libraries of the commands
 
 
 def __getattr__(name: str) -> Any:

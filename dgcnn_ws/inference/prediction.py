@@ -45,7 +45,7 @@ def predict(
     Args:
         model: (B, 3, N) -> (B, num_classes), on `device`; it is left in evaluation mode.
         clouds: (N, 3) each, of any sizes; those of one size share a forward pass.
-        temperature: what the logarithms of probabilities are divided by (`engine/calibration.py`).
+        temperature: what the logarithms of probabilities are divided by (`engine/scoring/calibration.py`).
         views: rotations (V, 3, 3), the first of them none, whose predictions are averaged. Default: none.
             Features and wins are of the cloud as it stands.
 

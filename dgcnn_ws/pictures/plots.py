@@ -75,7 +75,7 @@ def draw_reliability(bins: dict[str, dict[str, list[float]]], path: Path) -> Non
     """Draw how often answers are right over how sure the network was of them; on the diagonal both are the same.
 
     Args:
-        bins: of each line's name its `count`, `confidence` and `accuracy` a bin (`engine/calibration.py`).
+        bins: of each line's name its `count`, `confidence` and `accuracy` a bin (`engine/scoring/calibration.py`).
     """
     figure = Figure(figsize=(4.8, 5.8), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))

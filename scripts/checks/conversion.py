@@ -1,6 +1,6 @@
 """What conversion is for, in numbers: four kinds of network with BatchNorm at batch 32, and at micro-batch 2.
 
-    python scripts/checks/conversion.py
+    python -m scripts.checks.conversion
 
 Each is trained from the same weights on the same images three times: as it is, on whole batches of 32; as it is, in
 micro-batches of 2; and converted by `convert_to_ws_gn`, in micro-batches of 2. The optimizer sees 32 images a step in

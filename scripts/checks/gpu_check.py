@@ -35,7 +35,7 @@ from scripts.checks.agreement import Comparison
 
 GRACE = 60.0  # seconds in which training runs save their place after they were asked to stop
 EPOCH_CLOUDS = 9840
-TESTS = ("tests/ops/test_cuda.py", "tests/engine/test_cuda_graph.py")
+TESTS = ("tests/ops/test_cuda.py", "tests/engine/machine/test_cuda_graph.py")
 
 
 @dataclass(frozen=True)

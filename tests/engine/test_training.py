@@ -163,7 +163,7 @@ def test_of_equal_scores_the_lower_loss_is_better_also_in_runs_of_before() -> No
 
 
 class Killed(BaseException):
-    """Ends a run where it stands, as SIGKILL does; scripts/inject_faults.py sends the signal itself."""
+    """Ends a run where it stands, as SIGKILL does; scripts/checks/inject_faults sends the signal itself."""
 
 
 @pytest.mark.parametrize("stream_when", ["always", "after the stop", "before the stop"])

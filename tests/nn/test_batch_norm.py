@@ -1,4 +1,4 @@
-"""Synchronised batch norm where there is one process; several are in tests/engine/test_processes.py."""
+"""Synchronised batch norm where there is one process; several are in tests/engine/parallel/test_processes.py."""
 
 import copy
 

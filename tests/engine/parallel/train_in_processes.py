@@ -1,4 +1,4 @@
-"""What each process of tests/engine/test_processes.py does; the first one writes what it saw to a file.
+"""What each process of tests/engine/parallel/test_processes.py does; the first one writes what it saw to a file.
 
 python train_in_processes.py DATA_ROOT FOLDER [PROCESSES]; without the number there are as many as torchrun started.
 """
