@@ -2,7 +2,8 @@
 
 Reads off, obj, ply, stl, glb, gltf, npy, npz, xyz, txt, pts, asc, csv, pcd, las and laz, and all such files of a
 folder. Each shape is treated as the training data were, which the checkpoint knows: which axis points up, how many
-points are drawn, zero mean, unit sphere. The probabilities are those at the temperature that training fitted on validation.
+points are drawn, zero mean, unit sphere. The probabilities are those at the temperature that training fitted on
+validation.
 """
 
 from collections.abc import Iterator

@@ -2,10 +2,10 @@
 
 SOURCE is a folder or zip file that holds <class>/<file> or, with a split of its own, <class>/<train|test>/<file>, as
 Princeton's ModelNet40.zip does. Of meshes (off, obj, ply, stl, glb, gltf) --num-points points are drawn from the
-surface, by area. Of clouds (npy, npz, xyz, txt, pts, asc, csv, pcd, las, laz, ply without faces) with more points a random
-choice is stored; of those with fewer all points, some repeated. Every cloud is moved to zero mean and scaled into the
-unit sphere. DIR is then a data set: `train --dataset DIR`. The checkpoint remembers what was done, and `predict`
-repeats it.
+surface, by area. Of clouds (npy, npz, xyz, txt, pts, asc, csv, pcd, las, laz, ply without faces) with more points a
+random choice is stored; of those with fewer all points, some repeated. Every cloud is moved to zero mean and scaled
+into the unit sphere. DIR is then a data set: `train --dataset DIR`. The checkpoint remembers what was done, and
+`predict` repeats it.
 """
 
 from collections import Counter
