@@ -8,6 +8,7 @@ import sys
 from dgcnn_ws import __version__
 from dgcnn_ws.cli.arguments import command_line
 from dgcnn_ws.engine.machine.allocator import keep_freed_memory
+from dgcnn_ws.engine.machine.notices import show_notices
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.errors import InputError
 
@@ -29,7 +30,7 @@ COMMANDS = {
     "benchmark": "measure time and memory per cloud, beside the reference and the floor",
 }
 
-WAY_IN = "Run make .venv/ready, then .venv/bin/python; or pip install 'dgcnn_ws[cli]'."
+WAY_IN = "Run make .venv/ready, then .venv/bin/python; or pip install dgcnn_ws."
 
 # Where a command's name is a keyword, or a module of the standard library.
 MODULES = {"import": "import_weights", "inspect": "inspect_dataset"}
@@ -104,4 +105,5 @@ def start(*command: str) -> int:
         return 2
     for stream in filter(None, (sys.stdout, sys.stderr)):  # a file's name may hold what the terminal cannot show
         stream.reconfigure(errors="backslashreplace")
+    show_notices()
     return main([*command, *sys.argv[1:]])

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from dgcnn_ws.engine.folder.checkpoint import read_json
 from dgcnn_ws.engine.folder.claim import claim, read_failure, record_failure, recording
 from dgcnn_ws.engine.machine.allocator import keep_freed_memory
+from dgcnn_ws.engine.machine.notices import show_notices
 from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.stopping import Interrupted, stop_requests
 from dgcnn_ws.engine.training import Run
@@ -54,6 +55,7 @@ def _train(job: Job, threads: int) -> None:
     """Train one run, in a process of its own; its exit code says how that went."""
     torch.set_num_threads(threads)
     keep_freed_memory()
+    show_notices()
     try:
         with claim(job.folder) as mine:
             if not mine:

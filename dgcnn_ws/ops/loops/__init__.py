@@ -10,6 +10,7 @@ every entry whether rows overlap. Sums of a few numbers are kept in float32 (flo
 Features may be bfloat16, which NumPy does not have: their bits come as uint16. `read` widens them, `write` rounds.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,10 +18,27 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import event, types
 from numba.extending import intrinsic, overload
 
 Index = np.uint64  # of subscripts and their parts: one signed number among them would make a float of the sum
+
+
+class _Notice(event.Listener):
+    """Tells the log, once in a process, why nothing seems to happen."""
+
+    def on_start(self, event_: event.Event) -> None:
+        if event_.data["dispatcher"].py_func.__module__.startswith(__name__):
+            logging.getLogger(__name__).info(
+                "compiling kernels for this processor, once for this installation (about 20 s of processor time)"
+            )
+            event.unregister("numba:compile", self)
+
+    def on_end(self, event_: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Notice())
 
 
 def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
