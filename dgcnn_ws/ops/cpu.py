@@ -247,8 +247,8 @@ def mean_act_backward(
     """Return the gradients of y (B, N, C), scale and shift (B, C)."""
     dtype = compute_dtype(y)  # a share of the mean's gradient is not rounded to what the features are stored in
     g_points = (g_out.detach().to(dtype).unsqueeze(1) / y.shape[1]).expand(y.shape)
-    g_y, *others = scale_shift_act_backward(g_points, y.to(dtype), scale, shift, negative_slope)
-    return g_y.to(y.dtype), *others
+    g_y, g_scale, g_shift = scale_shift_act_backward(g_points, y.to(dtype), scale, shift, negative_slope)
+    return g_y.to(y.dtype), g_scale, g_shift
 
 
 def _affine(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> tuple[Any, ...]:
