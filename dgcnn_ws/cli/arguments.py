@@ -23,8 +23,9 @@ PICTURES = (".png", ".pdf", ".svg")  # endings of what matplotlib draws here
 
 def program() -> str:
     """Return what the user typed to start the program, up to the command: `main.py`, `dgcnn-ws`, ..."""
-    name = Path(sys.argv[0]).name
-    if name == "__main__.py":
+    path = Path(sys.argv[0])
+    name = path.name
+    if path.parts[-2:] == ("dgcnn_ws", "__main__.py"):
         return "python -m dgcnn_ws"
     return name if name == "dgcnn-ws" else "main.py"
 
@@ -76,8 +77,9 @@ def parse(
 
 def _plain(field: StructFieldSpec, hidden: Sequence[str]) -> StructFieldSpec:
     kind: Any = field.type
-    others = [option for option in get_args(kind) if option is not NoneType]
-    if field.default is None and len(others) < len(get_args(kind)):
+    bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    others = [option for option in get_args(bare) if option is not NoneType]
+    if field.default is None and len(others) < len(get_args(bare)):
         kind = Annotated[kind, tyro.conf.arg(metavar="|".join(map(_metavar, others)), help_behavior_hint="")]
     if field.name == "start":  # `from` is no name that Python lets a field have
         kind = Annotated[kind, tyro.conf.arg(name="from", metavar="CHECKPOINT", help_behavior_hint="")]

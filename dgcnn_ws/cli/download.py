@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
 
     published = {MODELNET40.name: MODELNET40}.get(args.dataset)
     if published is None:
-        raise InputError(f"{args.dataset!r} cannot be downloaded. Choose {MODELNET40.name}.")
+        raise InputError(f"{args.dataset!r} cannot be downloaded. Choose one of {MODELNET40.name}.")
     target = place_of(published, args.data_root)
     damaged = published.damage(target)
     if not damaged:
