@@ -12,6 +12,7 @@ MAX_EXPANSION = 100  # of LAZ: a header that declares more has no data behind it
 def read_las(data: bytes) -> np.ndarray:
     """The points (N, 3) of a .las or .laz, in its own units."""
     laspy = need("laspy", "laspy", ".las")
+    check_records(data)
     with laspy.open(io.BytesIO(data)) as reader:
         header = reader.header
         size = int(header.point_count) * int(header.point_format.size)
@@ -21,3 +22,13 @@ def read_las(data: bytes) -> np.ndarray:
             need("lazrs", "lazrs", ".laz")
         points = reader.read()
     return np.stack([np.asarray(points.x), np.asarray(points.y), np.asarray(points.z)], axis=1).astype(np.float64)
+
+
+def check_records(data: bytes) -> None:
+    """Raise ValueError where a header counts more records than its bytes hold: laspy 2.7 does not ask."""
+    if len(data) < 227 or data[:4] != b"LASF":
+        raise ValueError("it has no LAS header")
+    points_start, records = (int.from_bytes(data[place : place + 4], "little") for place in (96, 100))
+    extended = int.from_bytes(data[243:247], "little") if data[25] >= 4 else 0  # from version 1.4 on
+    if points_start > len(data) or 54 * records > points_start or 60 * extended > len(data):
+        raise ValueError("its header counts more records than its bytes hold")

@@ -82,6 +82,14 @@ def test_a_las_that_declares_more_than_it_holds() -> None:
         read_las(bytes(data))
 
 
+@pytest.mark.parametrize("place", [96, 100, 243])  # where the points begin, records before and after them
+def test_a_las_whose_header_counts_more_records_than_its_bytes_hold(place: int) -> None:
+    data = bytearray(las(False))
+    data[place : place + 4] = (len(data) + 1).to_bytes(4, "little")
+    with pytest.raises(ValueError, match="more records than its bytes hold"):
+        read_las(bytes(data))
+
+
 def test_a_missing_library_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, data, read in (("laspy", las(False), read_las), ("lzf", pcd("binary_compressed"), read_pcd)):
         monkeypatch.setitem(sys.modules, module, None)
