@@ -1,6 +1,7 @@
 """torch's own tools on these modules: compile, autocast, functional calls, copies, DDP, parametrizations."""
 
 import copy
+import os
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -56,6 +57,9 @@ def test_compiles_as_one_graph_and_trains_alike(norm: str) -> None:
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="torch's compiler needs one for C++")
+@pytest.mark.skipif(
+    os.environ.get("ATEN_CPU_CAPABILITY") == "default", reason="torch 2.13 then writes C++ that does not compile"
+)
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiles_an_edge_conv_on_a_given_graph() -> None:
     layer, idx = EdgeConv(3, 8), torch.randint(0, 24, (4, 24, 5))
