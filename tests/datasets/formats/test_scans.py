@@ -8,6 +8,7 @@ import lzf
 import numpy as np
 import pytest
 
+from dgcnn_ws.datasets.formats.apart import read_apart
 from dgcnn_ws.datasets.formats.las import read_las
 from dgcnn_ws.datasets.formats.pcd import read_pcd
 
@@ -82,12 +83,24 @@ def test_a_las_that_declares_more_than_it_holds() -> None:
         read_las(bytes(data))
 
 
-@pytest.mark.parametrize("place", [96, 100, 243])  # where the points begin, records before and after them
-def test_a_las_whose_header_counts_more_records_than_its_bytes_hold(place: int) -> None:
-    data = bytearray(las(False))
-    data[place : place + 4] = (len(data) + 1).to_bytes(4, "little")
-    with pytest.raises(ValueError, match="more records than its bytes hold"):
-        read_las(bytes(data))
+def test_a_las_that_was_cut_off_within_its_header() -> None:
+    for packed in (False, True):
+        with pytest.raises(ValueError, match="more records than its bytes hold"):
+            read_las(las(packed)[:300])
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import os; os.abort()", "crashed on it"),
+        ("x = bytes(1 << 40)", "MemoryError"),
+        ("raise OSError('no such scan')", "no such scan"),
+        ("pass", "no reason given"),
+    ],
+)
+def test_a_library_that_fails_apart_is_one_file_that_cannot_be_read(code: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_apart(code, b"", ".laz")
 
 
 def test_a_missing_library_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
