@@ -1,11 +1,10 @@
 """DGCNN as it is used today (https://arxiv.org/abs/1801.07829): four EdgeConvs, each on its own graph."""
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dgcnn_ws.models.head import Head, default_head_norm
+from dgcnn_ws.models.edge_convs import EdgeConvs
+from dgcnn_ws.models.head import Head, head_norm_word
 from dgcnn_ws.models.settings import WithSettings
-from dgcnn_ws.nn.edge_conv import EdgeConv
 from dgcnn_ws.nn.global_feature import GlobalFeature
 
 GROUPS = 64  # docs/RESULTS.md: more groups fit the training set faster
@@ -46,31 +45,13 @@ class DGCNN(WithSettings):
         groups: int = GROUPS,
     ) -> None:
         super().__init__()
-        head_norm = default_head_norm(norm) if head_norm is None else head_norm
-        self.edge_convs = nn.ModuleList(
-            EdgeConv(c_in, c_out, k, norm, backend, groups=groups)
-            for c_in, c_out in zip((in_channels, *widths), widths, strict=False)
-        )
-        self.global_feature = GlobalFeature(sum(widths), emb_dims, norm, backend, groups=groups)
-        self.head = Head(
-            2 * emb_dims,
-            num_classes,
-            hidden,
-            norm,
-            head_norm,
-            parts=2,
-            groups=groups,
-            act=nn.LeakyReLU(0.2),
-            # The first hidden layer has no bias, the others do: the public networks' layout.
-            bias=tuple(i > 0 for i in range(len(hidden))),
-            dropout=(dropout,) * len(hidden),
-        )
+        head_norm = head_norm_word(norm, head_norm)
+        self.edge_convs = EdgeConvs(in_channels, widths, k, norm, backend, groups=groups)
+        self.global_feature = GlobalFeature(self.edge_convs.out_channels, emb_dims, norm, backend, groups=groups)
+        pooled = 2 * emb_dims  # maximum and mean
+        self.head = Head(pooled, num_classes, hidden, norm, head_norm, parts=2, groups=groups, dropout=dropout)
         self.remember(k=k, norm=norm, head_norm=head_norm, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        features = []
-        for edge_conv in self.edge_convs:
-            x = edge_conv(x)  # (B, width, N), the graph of the k nearest in the block's own input
-            features.append(x.transpose(1, 2))
-        x = torch.cat(features, dim=2).transpose(1, 2)  # (B, sum(widths), N), points-major in memory
+        x = self.edge_convs(x)  # (B, sum(widths), N)
         return self.head(self.global_feature(x))  # (B, 2 emb_dims) -> (B, num_classes)

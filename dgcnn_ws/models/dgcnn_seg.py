@@ -4,15 +4,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dgcnn_ws import ops
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.models.dgcnn import GROUPS
 from dgcnn_ws.models.dgcnn_tnet import GROUP_NORM_EPS, TNet, align
-from dgcnn_ws.models.head import HEAD_NORMS, default_head_norm
+from dgcnn_ws.models.edge_convs import EdgeConvs
+from dgcnn_ws.models.head import head_norm_word, pooled_norm
 from dgcnn_ws.models.settings import WithSettings
-from dgcnn_ws.nn.edge_conv import EdgeConv
 from dgcnn_ws.nn.global_feature import GlobalFeature
-from dgcnn_ws.nn.norm import RunningStandardization, legal_groups, make_layer, norm_kind
+from dgcnn_ws.nn.norm import legal_groups, make_layer, norm_kind
 from dgcnn_ws.nn.point_conv import PointConv
 
 CATEGORY_CHANNELS = 64
@@ -63,33 +62,24 @@ class DGCNNSeg(WithSettings):
         groups: int = GROUPS,
     ) -> None:
         super().__init__()
-        head_norm = default_head_norm(norm) if head_norm is None else head_norm
-        if head_norm not in HEAD_NORMS:
-            raise InputError(f"head norm {head_norm!r} is unknown. Choose one of {', '.join(HEAD_NORMS)}.")
+        head_norm = head_norm_word(norm, head_norm)
         if tnet and in_channels < 3:
             raise InputError(f"in_channels={in_channels}, but the T-Net aligns 3 coordinates. Use 3 or more, or none.")
         self.k, self.num_categories = k, num_categories
         self.tnet = TNet(norm, head_norm, backend, groups, GROUP_NORM_EPS) if tnet else None
-        outputs = [width[-1] for width in widths]
-        self.edge_convs = nn.ModuleList(
-            EdgeConv(c_in, width, k, norm, backend, groups=groups)
-            for c_in, width in zip((in_channels, *outputs), widths, strict=False)
-        )
-        self.global_feature = GlobalFeature(sum(outputs), emb_dims, norm, backend, groups=groups, mean_pool=False)
-        first: dict[str, nn.Module] = {
-            "gn": nn.GroupNorm(legal_groups(groups, emb_dims), emb_dims),
-            "ln": nn.GroupNorm(1, emb_dims),
-            "est": RunningStandardization(emb_dims),
-        }
-        self.pooled_norm = first.get(head_norm, nn.Identity())
+        self.edge_convs = EdgeConvs(in_channels, widths, k, norm, backend, groups=groups)
+        channels = self.edge_convs.out_channels
+        self.global_feature = GlobalFeature(channels, emb_dims, norm, backend, groups=groups, mean_pool=False)
+        grouped = nn.GroupNorm(legal_groups(groups, emb_dims), emb_dims)
+        self.pooled_norm = grouped if head_norm == "gn" else pooled_norm(head_norm, emb_dims)
         self.category = self._category_layers(norm, head_norm) if num_categories else None
         shared = emb_dims + (CATEGORY_CHANNELS if num_categories else 0)
         self.point_convs = nn.ModuleList(
             PointConv(c_in, c_out, shared if i == 0 else 0, norm, backend, groups=groups)
-            for i, (c_in, c_out) in enumerate(zip((sum(outputs), *hidden), hidden, strict=False))
+            for i, (c_in, c_out) in enumerate(zip((channels, *hidden), hidden, strict=False))
         )
         self.dropout = nn.Dropout(dropout)
-        self.last = nn.Conv1d((sum(outputs), *hidden)[-1], num_parts, 1, bias=False)
+        self.last = nn.Conv1d((channels, *hidden)[-1], num_parts, 1, bias=False)
         self.remember(k=k, norm=norm, head_norm=head_norm, groups=groups)
 
     def _category_layers(self, norm: str, head_norm: str) -> nn.Sequential:
@@ -101,12 +91,8 @@ class DGCNNSeg(WithSettings):
 
     def forward(self, x: Tensor, category: Tensor | None = None) -> Tensor:
         if self.tnet is not None:
-            x = align(x, self.tnet(x[:, :3], ops.knn(x[:, :3].transpose(1, 2), self.k)))
-        features = []
-        for edge_conv in self.edge_convs:
-            x = edge_conv(x)  # (B, width, N), the graph of the k nearest in the block's own input
-            features.append(x.transpose(1, 2))
-        x = torch.cat(features, dim=2).transpose(1, 2)  # (B, sum of widths, N), points-major in memory
+            x = align(x, self.tnet, self.k)
+        x = self.edge_convs(x)  # (B, sum of widths, N)
         shared = self._shared(self.global_feature(x), category)
         for i, point_conv in enumerate(self.point_convs):
             x = point_conv(x, shared if i == 0 else None)

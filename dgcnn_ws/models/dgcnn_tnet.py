@@ -1,18 +1,26 @@
 """DGCNN with a spatial transformer, the network of the Weight Standardization paper's ModelNet40 table."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from dgcnn_ws import ops
 from dgcnn_ws.errors import InputError
-from dgcnn_ws.models.head import Head, default_head_norm
+from dgcnn_ws.models.edge_convs import EdgeConvs
+from dgcnn_ws.models.head import Head, head_norm_word
 from dgcnn_ws.models.settings import WithSettings
-from dgcnn_ws.nn.edge_conv import EdgeConv, edge_features
+from dgcnn_ws.nn.edge_conv import edge_features
 from dgcnn_ws.nn.global_feature import GlobalFeature
 from dgcnn_ws.nn.norm import make_layer, norm_kind
 
 BATCH_NORM_EPS, GROUP_NORM_EPS = 1e-3, 1e-5
 GROUPS = 16
+
+
+def layer_settings(groups: int, eps: float) -> dict[str, Any]:
+    """Return what the paper's layers have in common: ReLU, a bias, and their norm's settings."""
+    return {"groups": groups, "act": nn.ReLU(), "bias": True, "eps": eps}
 
 
 class TNet(nn.Module):
@@ -23,27 +31,14 @@ class TNet(nn.Module):
 
     def __init__(self, norm: str, head_norm: str | None, backend: str, groups: int, eps: float) -> None:
         super().__init__()
+        layer = layer_settings(groups, eps)
         edge_layers: list[nn.Module] = []
         for c_in, c_out in ((6, 64), (64, 128)):
             edge_layers += make_layer(norm, c_in, c_out, bias=True, groups=groups, eps=eps, dims=2)
             edge_layers += [nn.ReLU()]
         self.edge_layers = nn.Sequential(*edge_layers)
-        self.global_feature = GlobalFeature(
-            128, 1024, norm, backend, groups=groups, act=nn.ReLU(), bias=True, eps=eps, mean_pool=False
-        )
-        self.head = Head(
-            1024,
-            9,
-            (512, 256),
-            norm,
-            head_norm,
-            parts=1,
-            groups=groups,
-            act=nn.ReLU(),
-            bias=(True, True),
-            dropout=(0.0, 0.0),
-            eps=eps,
-        )
+        self.global_feature = GlobalFeature(128, 1024, norm, backend, mean_pool=False, **layer)
+        self.head = Head(1024, 9, (512, 256), norm, head_norm, **layer)
         last = self.head.layers[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
@@ -56,8 +51,9 @@ class TNet(nn.Module):
         return self.head(self.global_feature(points)).view(-1, 3, 3)
 
 
-def align(x: Tensor, transform: Tensor) -> Tensor:
-    """Return x with each point's coordinates p, its first 3 channels, as p T: (B, C, N), (B, 3, 3) -> (B, C, N)."""
+def align(x: Tensor, tnet: TNet, k: int) -> Tensor:
+    """Return x with each point's coordinates p, its first 3 channels, as p T: (B, C, N) -> (B, C, N)."""
+    transform = tnet(x[:, :3], ops.knn(x[:, :3].transpose(1, 2), k))  # (B, 3, 3)
     # No matrix product: autocast would round coordinates, and so pick other neighbours.
     aligned = (transform.unsqueeze(3) * x[:, :3].unsqueeze(2)).sum(1)  # (B, 3, 3, N) -> (B, 3, N)
     return torch.cat([aligned, x[:, 3:]], dim=1)
@@ -92,45 +88,17 @@ class DGCNNTNet(WithSettings):
         super().__init__()
         if in_channels < 3:
             raise InputError(f"in_channels={in_channels}, but the T-Net aligns 3 coordinates. Use 3 or more, or DGCNN.")
-        head_norm = default_head_norm(norm) if head_norm is None else head_norm
+        head_norm = head_norm_word(norm, head_norm)
         eps = BATCH_NORM_EPS if norm_kind(norm).uses_batch_statistics else GROUP_NORM_EPS
+        layer = layer_settings(groups, eps)
         self.k = k
         self.tnet = TNet(norm, head_norm, backend, groups, eps)
-        self.edge_convs = nn.ModuleList(
-            EdgeConv(c_in, c_out, k, norm, backend, groups=groups, act=nn.ReLU(), bias=True, eps=eps)
-            for c_in, c_out in zip((in_channels, *widths), widths, strict=False)
-        )
-        self.global_feature = GlobalFeature(
-            sum(widths),
-            emb_dims,
-            norm,
-            backend,
-            groups=groups,
-            act=nn.ReLU(),
-            bias=True,
-            eps=eps,
-            mean_pool=False,
-        )
-        self.head = Head(
-            emb_dims,
-            num_classes,
-            hidden,
-            norm,
-            head_norm,
-            parts=1,
-            groups=groups,
-            act=nn.ReLU(),
-            bias=(True,) * len(hidden),
-            dropout=(dropout,) * len(hidden),
-            eps=eps,
-        )
+        self.edge_convs = EdgeConvs(in_channels, widths, k, norm, backend, **layer)
+        channels = self.edge_convs.out_channels
+        self.global_feature = GlobalFeature(channels, emb_dims, norm, backend, mean_pool=False, **layer)
+        self.head = Head(emb_dims, num_classes, hidden, norm, head_norm, dropout=dropout, **layer)
         self.remember(k=k, norm=norm, head_norm=head_norm, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = align(x, self.tnet(x[:, :3], ops.knn(x[:, :3].transpose(1, 2), self.k)))
-        features = []
-        for edge_conv in self.edge_convs:
-            x = edge_conv(x)
-            features.append(x.transpose(1, 2))
-        x = torch.cat(features, dim=2).transpose(1, 2)  # (B, sum(widths), N)
+        x = self.edge_convs(align(x, self.tnet, self.k))  # (B, sum(widths), N)
         return self.head(self.global_feature(x))

@@ -1,5 +1,7 @@
 """The fully connected head: where small batches hurt batch norm first, B values per channel being all it has."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from dgcnn_ws.errors import InputError
@@ -14,9 +16,23 @@ HEAD_NORMS = (
 )
 
 
-def default_head_norm(norm: str) -> str:
-    """Return the head's norm where none is given: `bn` beside batch norm, else `est`, safe in micro-batches."""
-    return "bn" if norm_kind(norm).uses_batch_statistics else "est"
+def head_norm_word(norm: str, head_norm: str | None) -> str:
+    """Return `head_norm`, or for None the norm's default: `bn` beside batch norm, else `est`, safe in micro-batches.
+
+    Raises InputError for an unknown word.
+    """
+    if head_norm is None:
+        return "bn" if norm_kind(norm).uses_batch_statistics else "est"
+    if head_norm not in HEAD_NORMS:
+        raise InputError(f"head norm {head_norm!r} is unknown. Choose one of {', '.join(HEAD_NORMS)}.")
+    return head_norm
+
+
+def pooled_norm(head_norm: str, channels: int, parts: int = 1) -> nn.Module:
+    """Return what normalises a cloud's pooled vector before the first layer that takes it."""
+    if head_norm == "ln":
+        return nn.GroupNorm(parts, channels)  # layer norm over each part
+    return RunningStandardization(channels) if head_norm == "est" else nn.Identity()
 
 
 class Head(nn.Module):
@@ -29,8 +45,9 @@ class Head(nn.Module):
         norm: the body's norm word: says whether hidden layers that a norm follows are standardized.
         head_norm: one of `HEAD_NORMS`; None for the norm's default.
         parts: parts of the pooled vector that `ln` normalises apart.
-        bias: for each hidden layer that a norm follows, whether it has a bias.
-        dropout: one probability for each hidden layer.
+        act: activation after each hidden layer, by default LeakyReLU(0.2).
+        bias: whether the first hidden layer has a bias where a norm follows it; the others do.
+        dropout: probability after each hidden layer.
 
     Shapes: (B, in_features) -> (B, out_features).
     """
@@ -39,30 +56,25 @@ class Head(nn.Module):
         self,
         in_features: int,
         out_features: int,
-        hidden: tuple[int, ...],
+        hidden: Sequence[int],
         norm: str,
         head_norm: str | None,
         *,
-        parts: int,
+        parts: int = 1,
         groups: int,
-        act: nn.Module,
-        bias: tuple[bool, ...],
-        dropout: tuple[float, ...],
+        act: nn.Module | None = None,
+        bias: bool = False,  # the public networks' layout
+        dropout: float = 0.0,
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        head_norm = default_head_norm(norm) if head_norm is None else head_norm
-        if head_norm not in HEAD_NORMS:
-            raise InputError(f"head norm {head_norm!r} is unknown. Choose one of {', '.join(HEAD_NORMS)}.")
-        first: dict[str, nn.Module] = {
-            "ln": nn.GroupNorm(parts, in_features),  # layer norm over each part
-            "est": RunningStandardization(in_features),
-        }
-        self.pooled_norm = first.get(head_norm, nn.Identity())
+        head_norm = head_norm_word(norm, head_norm)
+        act = nn.LeakyReLU(0.2) if act is None else act
+        self.pooled_norm = pooled_norm(head_norm, in_features, parts)
         layers: list[nn.Module] = []
-        for width, has_bias, p in zip(hidden, bias, dropout, strict=True):
-            layers += self._hidden(in_features, width, norm, head_norm, groups, has_bias, eps)
-            layers += [act, nn.Dropout(p)]
+        for i, width in enumerate(hidden):
+            layers += self._hidden(in_features, width, norm, head_norm, groups, bias or i > 0, eps)
+            layers += [act, nn.Dropout(dropout)]
             in_features = width
         self.layers = nn.Sequential(*layers, nn.Linear(in_features, out_features))
 

@@ -18,8 +18,7 @@ def head(norm: str = "ws_gn", head_norm: str | None = None, dropout: float = 0.5
     torch.manual_seed(0)
     return Head(
         8, 3, (12, 6), norm, head_norm,
-        parts=2, groups=4, act=nn.LeakyReLU(0.2), bias=(False, True), dropout=(dropout, dropout / 2),
-        eps=1e-3,
+        parts=2, groups=4, dropout=dropout, eps=1e-3,
     )  # fmt: skip
 
 
@@ -36,7 +35,7 @@ def test_layers(norm: str, head_norm: str) -> None:
     norms = [layer for layer in module.layers if isinstance(layer, (nn.BatchNorm1d, nn.GroupNorm))]
     assert [type(layer) for layer in norms] == {"bn": [nn.BatchNorm1d] * 2, "gn": [nn.GroupNorm] * 2}.get(head_norm, [])
     assert all(layer.eps == 1e-3 for layer in norms)
-    assert [layer.p for layer in module.layers if isinstance(layer, nn.Dropout)] == [0.5, 0.25]
+    assert [layer.p for layer in module.layers if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
     first = {"ln": nn.GroupNorm, "est": RunningStandardization}.get(head_norm, nn.Identity)
     assert type(module.pooled_norm) is first
     assert module(torch.randn(5, 8)).shape == (5, 3)
