@@ -23,10 +23,11 @@ from torch.nn import functional as F
 
 from dgcnn_ws import ops
 from dgcnn_ws.benchmark import ragged
-from dgcnn_ws.engine.machine.devices import memory_bytes, peak_memory_bytes, proc_bytes, reset_peak_memory
+from dgcnn_ws.engine.machine.devices import memory_bytes, peak_memory_bytes, reset_peak_memory
 from dgcnn_ws.models import DGCNN
 from dgcnn_ws.nn.edge_conv import EdgeConv
 from dgcnn_ws.nn.norm import make_layer, norm_kind
+from dgcnn_ws.proc import proc_bytes
 
 NUM_CLASSES = 40
 CHANNELS = (3, 64, 64, 128, 256)  # of the points, then of each EdgeConv's output
@@ -357,7 +358,7 @@ def free_memory_bytes(device: torch.device) -> int:
     """Return the memory that the device has to spare; the machine's whole memory where it does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    available = proc_bytes("/proc/meminfo", "MemAvailable")
+    available = proc_bytes("meminfo", "MemAvailable")
     return available or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

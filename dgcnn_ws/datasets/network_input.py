@@ -11,10 +11,10 @@ import numpy as np
 from dgcnn_ws.datasets.built_in.shapes import normalize
 from dgcnn_ws.datasets.formats.polygons import Shape
 from dgcnn_ws.datasets.frame import MAX_POINTS, Frame
-from dgcnn_ws.datasets.memory_bound import memory_bound
 from dgcnn_ws.datasets.shape_file import MAX_MEMORY_BYTES
 from dgcnn_ws.datasets.solids import sample_surface
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.memory_bound import memory_bound
 
 ROUNDED = 1e-5  # how far float32 clouds that were normalised lie from what they should be
 

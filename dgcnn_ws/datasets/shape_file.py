@@ -17,8 +17,8 @@ from dgcnn_ws.datasets.formats.ply import read_ply
 from dgcnn_ws.datasets.formats.polygons import Shape
 from dgcnn_ws.datasets.formats.stl import read_stl
 from dgcnn_ws.datasets.formats.tables import read_text
-from dgcnn_ws.datasets.memory_bound import memory_bound
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.memory_bound import memory_bound
 
 READERS: dict[str, Callable[[bytes], Shape]] = {
     ".off": read_off,

@@ -5,7 +5,6 @@ torch (`ops.reference`), so the file holds standard operators alone and convolve
 weights go into it as plain ones.
 """
 
-import importlib
 import io
 import json
 import logging
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 
 from dgcnn_ws import __version__ as dgcnn_ws_version
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.extras import need
 from dgcnn_ws.files import check_folder_of, replacing
 from dgcnn_ws.nn.convert import fuse
 from dgcnn_ws.nn.edge_conv import EdgeBlock
@@ -74,7 +74,7 @@ def export(
 
     Args:
         model: (B, C, N) and maybe other inputs whose first dimension is B -> (B, num_classes) or (B, parts, N).
-        path: ends in `.onnx` (needs onnx, onnxscript and onnxruntime: `pip install ".[export]"`) or in
+        path: ends in `.onnx` (needs onnx, onnxscript and onnxruntime: the extra `[export]`) or in
             `.pt2`, which `torch.export.load` reads.
         inputs: makes the model's inputs for a number of clouds and of points.
         sizes: the batches to check, (clouds, points) each, with points at least the largest k.
@@ -93,7 +93,8 @@ def export(
     check_folder_of(path)
     write, load = FORMATS[path.suffix]
     if path.suffix == ".onnx":
-        require("onnx", "onnxscript", "onnxruntime")
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            need(package, "export", f"{path}, unlike a .pt2 file,")
     model = exportable(model)
     program = trace(model, inputs(2, min(points for _, points in sizes)))
     content = write(program, {"precision": PRECISION} | (metadata or {}))
@@ -208,18 +209,6 @@ def compare(model: nn.Module, run: Runner, inputs: tuple[Tensor, ...]) -> Check:
     difference = (run(*inputs) - expected).abs().amax(1) / expected.abs().max().clamp_min(1)
     batch, _, num_points = inputs[0].shape
     return Check(batch, num_points, difference.median().item(), difference.max().item())
-
-
-def require(*packages: str) -> None:
-    """Raise InputError where one of the packages that ONNX needs cannot be imported."""
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise InputError(
-                f'ONNX files need the package {package}: pip install ".[export]" here, or write a .pt2 file, which '
-                "needs torch alone."
-            ) from error
 
 
 def to_onnx(program: ExportedProgram, metadata: dict[str, Any]) -> bytes:

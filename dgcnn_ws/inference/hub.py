@@ -12,6 +12,7 @@ from torch import nn
 
 from dgcnn_ws.engine.folder.checkpoint import CONFIG, WEIGHTS
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.extras import need
 from dgcnn_ws.files import replacing
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ else:
             """Says what is missing."""
 
             def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-                raise InputError('this needs the package huggingface_hub: pip install ".[hub]".')
+                need("huggingface_hub", "hub", "this")
 
             push_to_hub = save_pretrained
             from_pretrained = classmethod(save_pretrained)
@@ -82,11 +83,10 @@ class Hub(ModelHubMixin):
 
 def fetch(name: str, **kwargs: Any) -> Path:
     """Return the folder in which huggingface_hub keeps a network of the hub. Raises InputError where it cannot."""
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
-    except ImportError as error:
-        raise InputError(f'{name} is no folder here; the hub needs huggingface_hub: pip install ".[hub]".') from error
+    need("huggingface_hub", "hub", f"{name} is no folder here, and the hub")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
     try:
         return [Path(hf_hub_download(name, file, **kwargs)) for file in (CONFIG, WEIGHTS)][-1].parent
     except (OSError, ValueError, EntryNotFoundError) as error:

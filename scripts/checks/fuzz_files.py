@@ -264,7 +264,7 @@ def is_forbidden(event: str, details: tuple[Any, ...], folder: Path) -> bool:
     if event not in WATCHED:
         return False
     name = str(details[0])
-    ours = (str(folder / INPUT), "/proc/self/statm")
+    ours = (str(folder / INPUT), "/proc/self/status")
     return name not in ours and not name.startswith((sys.prefix, sys.base_prefix, PACKAGE))
 
 

@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from dgcnn_ws.engine.machine.devices import peak_memory_bytes, proc_bytes, reset_peak_memory
+from dgcnn_ws.engine.machine.devices import peak_memory_bytes, reset_peak_memory
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.proc import proc_bytes
 from dgcnn_ws.text_table import markdown
 
 READ, REFUSED = "read", "refused with InputError"
@@ -97,13 +98,13 @@ def read_all(target: Target, numbers: range, args: Arguments, scratch: Path, res
     for content in target.valid:
         read(target, content, folder, seen)
     # What can be limited is address space; that is far above the bound on memory, which is measured.
-    limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (4 << 30)
+    limit = (proc_bytes("self/status", "VmSize") or 0) + (4 << 30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in numbers:
         content = target.make(args.seed, number)
         reset_peak_memory(CPU)
-        before, begun = proc_bytes("/proc/self/status", "VmRSS") or 0, time.perf_counter()
+        before, begun = proc_bytes("self/status", "VmRSS") or 0, time.perf_counter()
         signal.setitimer(signal.ITIMER_PROF, args.seconds)  # ends the process, in whatever loop it is
         outcome = read(target, content, folder, seen)
         signal.setitimer(signal.ITIMER_PROF, 0)

@@ -7,7 +7,6 @@ for each of them.
 
 import contextlib
 import csv
-import os
 import shlex
 import signal
 import subprocess
@@ -22,8 +21,8 @@ import tyro
 from matplotlib.figure import Figure
 
 from dgcnn_ws.engine.folder.checkpoint import write_json
-from dgcnn_ws.engine.machine.devices import family, proc_bytes
 from dgcnn_ws.pictures.plots import save
+from dgcnn_ws.proc import count_threads, family, open_files, proc_bytes
 
 FIELDS = ("seconds", "rss_mb", "files", "threads")
 SETTLED = 0.1  # of the time: libraries, kernels and the first epoch take their memory before it
@@ -44,9 +43,9 @@ def sample(pid: int) -> tuple[float, int, int]:
     rss, files, threads = 0, 0, 0
     for member in family(pid):
         with contextlib.suppress(OSError):  # one that has ended
-            rss += proc_bytes(f"/proc/{member}/status", "VmRSS") or 0
-            files += len(os.listdir(f"/proc/{member}/fd"))
-            threads += len(os.listdir(f"/proc/{member}/task"))
+            rss += proc_bytes(f"{member}/status", "VmRSS") or 0
+            files += len(open_files(member))
+            threads += count_threads(member)
     return rss / 1e6, files, threads
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dgcnn_ws.datasets import shape_file
-from dgcnn_ws.datasets.shape_file import ShapeWarning, load_shape, memory_bound, read_bytes
+from dgcnn_ws.datasets.shape_file import ShapeWarning, load_shape, read_bytes
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.memory_bound import memory_bound
 
 
 def npy(points: object) -> bytes:

@@ -5,7 +5,7 @@ import io
 import numpy as np
 
 from dgcnn_ws.datasets.formats.apart import read_apart
-from dgcnn_ws.datasets.formats.extras import need
+from dgcnn_ws.extras import need
 
 MAX_EXPANSION = 100  # of LAZ: a header that declares more has no data behind it
 
@@ -22,7 +22,7 @@ def read_las(data: bytes) -> np.ndarray:
 
     Damaged bytes can end the process in which lazrs 0.8 reads them: a .laz has one of its own.
     """
-    laspy = need("laspy", "laspy", ".las")
+    laspy = need("laspy", "formats", ".las")
     check_records(data)
     with laspy.open(io.BytesIO(data)) as reader:
         header = reader.header
@@ -30,7 +30,7 @@ def read_las(data: bytes) -> np.ndarray:
         if size > (MAX_EXPANSION if header.are_points_compressed else 1) * len(data):
             raise ValueError(f"it declares {header.point_count} points, more than its bytes can hold")
         if header.are_points_compressed:
-            need("lazrs", "lazrs", ".laz")
+            need("lazrs", "formats", ".laz")
             return read_apart(CODE, data, ".laz")
         points = reader.read()
     return np.stack([np.asarray(points[axis], np.float64) for axis in "xyz"], axis=1)

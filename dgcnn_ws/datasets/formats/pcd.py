@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from dgcnn_ws.datasets.formats.encoding import numbers, plain_text
-from dgcnn_ws.datasets.formats.extras import need
+from dgcnn_ws.extras import need
 
 MAX_EXPANSION = 100  # LZF makes at most 264 bytes of 3
 KINDS = {"F": "f", "I": "i", "U": "u"}
@@ -40,7 +40,10 @@ def read_pcd(data: bytes) -> np.ndarray:
         packed, size = (int(n) for n in np.frombuffer(body[:8], "<u4"))
         if size != points * rows.itemsize or size > MAX_EXPANSION * len(body) + 1024 or packed > len(body) - 8:
             raise ValueError("its compressed part is not of the size that it says")
-        body = need("lzf", "python-lzf", ".pcd that is compressed").decompress(body[8 : 8 + packed], size) or b""
+        body = (
+            need("lzf", "formats", ".pcd that is compressed", "python-lzf").decompress(body[8 : 8 + packed], size)
+            or b""
+        )
         columns, at = {}, 0
         for name in unique:  # column by column
             kind = rows[name].base

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from dgcnn_ws.datasets.fetching.published import MODELNET40
 from dgcnn_ws.datasets.frame import PUBLISHED_MODELNET40, Frame, frame_of
 from dgcnn_ws.datasets.hdf5 import can_name_classes
-from dgcnn_ws.datasets.memory_bound import memory_bound
 from dgcnn_ws.engine.recipe import Recipe, build_model, from_config
 from dgcnn_ws.engine.scoring.calibration import COLDEST, HOTTEST
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.extras import need
 from dgcnn_ws.files import replacing
+from dgcnn_ws.memory_bound import memory_bound
 from dgcnn_ws.models.settings import KEY
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # what `save_pretrained` writes
@@ -84,14 +85,11 @@ def load_tensors(path: Path, harmless: Sequence[Any] = ()) -> Any:
 
 def load_safetensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a .safetensors file. Raises InputError where it is missing, damaged or something else."""
-    try:
-        from safetensors.torch import load
-    except ImportError as error:
-        raise InputError(f'{path} needs the package safetensors: pip install ".[hub]".') from error
+    safetensors = need("safetensors.torch", "hub", str(path))
     if not path.is_file():
         raise InputError(f"{path} does not exist.")
     try:
-        return load(path.read_bytes())
+        return safetensors.load(path.read_bytes())
     except Exception as error:  # its own kinds for a header, torch's for a type that it does not know
         raise InputError(f"{path} is no .safetensors file, or damaged.") from error
 

@@ -5,7 +5,6 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 
 from dgcnn_ws.engine.machine.allocator import libc
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.proc import proc_bytes
 
 
 def pick_device(name: str) -> torch.device:
@@ -29,24 +29,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def proc_bytes(path: str, field: str) -> int | None:
-    """Return a figure from one of Linux's tables of kilobytes; None on another system."""
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
-
-
-def family(pid: int) -> Iterator[int]:
-    """Yield the ids of a process and of all that it started, on Linux."""
-    yield pid
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # a thread that has ended
-            for child in children.read_text().split():
-                yield from family(int(child))
-
-
 def use_deterministic_algorithms() -> None:
     """Let torch take, in this process, only algorithms whose bits repeat; where it has none it raises RuntimeError."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA's first product starts
@@ -58,7 +40,7 @@ def memory_bytes(device: torch.device) -> int:
     """Return the memory held now: on the device for CUDA, by the process on the CPU (its peak so far off Linux)."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    resident = proc_bytes("/proc/self/status", "VmRSS")
+    resident = proc_bytes("self/status", "VmRSS")
     return peak_memory_bytes(device) if resident is None else resident
 
 
@@ -77,7 +59,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Return the most memory held since `reset_peak_memory`: on the device for CUDA, by the process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = proc_bytes("/proc/self/status", "VmHWM")
+    peak = proc_bytes("self/status", "VmHWM")
     if peak is not None:
         return peak
     unit = 1 if sys.platform == "darwin" else 1024

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dgcnn_ws.engine.folder.checkpoint import load_checkpoint
-from dgcnn_ws.engine.machine.devices import family
+from dgcnn_ws.proc import family
 from scripts.checks.inject_faults.bench import (
     DIED,
     TOLD,

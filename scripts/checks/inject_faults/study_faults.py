@@ -5,9 +5,8 @@ import shutil
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
 
-from dgcnn_ws.engine.machine.devices import family
+from dgcnn_ws.proc import family, open_files
 from scripts.checks.inject_faults.bench import DIED, TOLD, WENT_ON, Bench, Hows, Lost, Started, check_told, start
 from scripts.checks.inject_faults.run_faults import damage
 
@@ -31,7 +30,7 @@ def kill_worker(bench: Bench) -> Hows:
     process = start_study(bench)
     for pid in family(process.pid):
         with suppress(OSError):
-            if any(os.readlink(entry).endswith("/claim") for entry in Path(f"/proc/{pid}/fd").iterdir()):
+            if any(path.endswith("/claim") for path in open_files(pid)):
                 os.kill(pid, signal.SIGKILL)
                 break
     else:

@@ -22,6 +22,7 @@ from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.proc import family
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
@@ -65,10 +66,6 @@ def command(recipe: Recipe, folder: Path, *more: str) -> list[str]:
     return [str(ROOT / "main.py"), "train", *flags, "--out", str(folder.parent), "--name", folder.name, *more]
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def wait_for(condition: Any) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
@@ -110,7 +107,7 @@ def end_another_process(
     arguments = [sys.executable, *command(recipe, folder, "--devices", "3", *more)]
     process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= lines + 2)
-    child, _ = children(process.pid)
+    _, child, *_ = family(process.pid)
     os.kill(child, signum)
     out, err = process.communicate(timeout=PATIENCE)
     wait_for(lambda: not Path(f"/proc/{child}").exists())

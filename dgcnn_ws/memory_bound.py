@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from dgcnn_ws.proc import proc_bytes
 
 try:
     import resource
@@ -16,13 +17,12 @@ def memory_bound(extra: int) -> Iterator[None]:
 
     The bound is the whole process's: meant for a moment in which no other thread needs much.
     """
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:  # not Linux
+    taken = proc_bytes("self/status", "VmSize")
+    if taken is None:  # not Linux
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_AS)
-    bound = pages * resource.getpagesize() + extra
+    bound = taken + extra
     if before[0] != resource.RLIM_INFINITY:
         bound = min(bound, before[0])
     resource.setrlimit(resource.RLIMIT_AS, (bound, before[1]))
