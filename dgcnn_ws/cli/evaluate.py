@@ -107,14 +107,16 @@ def judged(judgement: "Judgement", args: Arguments) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     args = parser.parse(Arguments, "evaluate", arguments, __doc__)
     check(args)
-    from dgcnn_ws.engine.folder.checkpoint import restore_model, restore_temperature, write_json
+    from dgcnn_ws.engine.folder.checkpoint import load_checkpoint, restore_model, restore_temperature, write_json
     from dgcnn_ws.engine.machine.devices import pick_device
     from dgcnn_ws.engine.recipe import complete
     from dgcnn_ws.engine.scoring.evaluation import LogProbabilities, evaluate
     from dgcnn_ws.engine.task import TASKS
     from dgcnn_ws.inference.scoring import Judgement
 
-    model, recipe, class_names = restore_model(args.checkpoint)
+    content = load_checkpoint(args.checkpoint)
+    model, recipe, class_names = restore_model(args.checkpoint, content)
+    temperature = restore_temperature(args.checkpoint, content)
     if args.stream:
         recipe = complete(replace(recipe, stream=True))  # which refuses what cannot be streamed
     if args.num_points is not None:
@@ -142,7 +144,7 @@ def main(arguments: list[str]) -> None:
         said = LogProbabilities(len(dataset), len(class_names))
         scores = evaluate(model, dataset, args.batch_size, device, votes, rotate=args.rotate, hear=said)
         print(report(scores))
-        found = judged(Judgement(dataset, said.values, restore_temperature(args.checkpoint)), args)
+        found = judged(Judgement(dataset, said.values, temperature), args)
     how = f"{votes} vote(s) each" + (f", turned ({args.rotate})" if args.rotate != "none" else "")
     seen = f"{recipe.num_points} points, " if args.num_points else ""
     print(f"{scores.num_clouds} of {len(dataset)} clouds of the {args.split} split scored, {seen}{how}")

@@ -28,10 +28,10 @@ def main(arguments: list[str]) -> None:
     from dgcnn_ws.inference.export import export, random_clouds
     from dgcnn_ws.inference.metadata import describe
 
-    model, recipe, class_names = restore_model(args.checkpoint)
-    parts = load_checkpoint(args.checkpoint).get("part_names", [])
-    frame, temperature = restore_frame(args.checkpoint), restore_temperature(args.checkpoint)
-    metadata = describe(recipe, frame, class_names, parts, temperature)
+    content = load_checkpoint(args.checkpoint)
+    model, recipe, class_names = restore_model(args.checkpoint, content)
+    frame, temperature = restore_frame(args.checkpoint, content), restore_temperature(args.checkpoint, content)
+    metadata = describe(recipe, frame, class_names, content.get("part_names", []), temperature)
 
     def inputs(batch: int, num_points: int) -> "tuple[Tensor, ...]":
         categories = (torch.randint(len(class_names), (batch,)),) if recipe.task == "segment" else ()

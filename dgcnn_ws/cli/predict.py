@@ -19,10 +19,9 @@ from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import check_folder_of
 
 if TYPE_CHECKING:
-    from dgcnn_ws.datasets.frame import Frame
-    from dgcnn_ws.inference.answering import Answered, Network
+    from dgcnn_ws.inference.answering import Answered
+    from dgcnn_ws.inference.finished import Classifier
 
-MAX_POINTS = 1 << 16
 MAX_PICTURES = 12
 MAX_ON_PAGE = 500
 
@@ -31,7 +30,9 @@ MAX_ON_PAGE = 500
 class Arguments:
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """best.pt or last.pt of a run, or an imported checkpoint."""
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE ...")]
+    files: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE ...", help_behavior_hint="(required)")
+    ]
     """Files with one shape each, or folders of them, at any depth."""
     up: Literal["z", "y", "stored"] | None = None
     """Axis that points up in the files; stored: they are clouds of the data set itself, as its files have them, and
@@ -95,19 +96,6 @@ def list_files(paths: tuple[Path, ...]) -> tuple[list[Path], list[dict[str, str]
     return files, left_out
 
 
-def frame_for(args: Arguments) -> "Frame":
-    """Return how the files are to be read: as the checkpoint says, but for what the arguments do."""
-    from dgcnn_ws.datasets.frame import STORED, as_stored
-    from dgcnn_ws.engine.folder.checkpoint import restore_frame
-
-    frame = restore_frame(args.checkpoint)
-    if args.up == STORED:
-        frame = as_stored(frame)
-    elif args.up is not None:
-        frame = replace(frame, up=args.up)
-    return frame if args.seed is None else replace(frame, seed=args.seed)
-
-
 def table(answers: list[dict[str, Any]]) -> Iterator[str]:
     """Yield a line for each shape: its file, and its classes with their probabilities."""
     width = max(len(answer["file"]) for answer in answers)
@@ -116,35 +104,35 @@ def table(answers: list[dict[str, Any]]) -> Iterator[str]:
         yield f"{line['file']:<{width}}  {classes}"
 
 
-def network_for(args: Arguments) -> "Network":
-    """Return the checkpoint's network, asked as the arguments say."""
-    from dgcnn_ws.datasets.augment import rotations
-    from dgcnn_ws.engine.folder.checkpoint import restore_model, restore_temperature
+def network_for(args: Arguments) -> "Classifier":
+    """Return the checkpoint's network, on the device and for files as the arguments say."""
+    from dgcnn_ws.datasets.frame import with_up
     from dgcnn_ws.engine.machine.devices import pick_device
-    from dgcnn_ws.inference.answering import Network
+    from dgcnn_ws.inference.finished import Classifier
+    from dgcnn_ws.inference.load import load
 
     device = pick_device(args.device)
-    model, recipe, class_names = restore_model(args.checkpoint)
-    if recipe.task != "classify":
+    model = load(args.checkpoint)
+    if not isinstance(model, Classifier):
         raise InputError(f"{args.checkpoint} segments clouds into parts; predict needs a classifier's checkpoint.")
-    num_points = recipe.num_points if args.num_points is None else args.num_points
-    if not recipe.k <= num_points <= MAX_POINTS:
-        raise InputError(f"--num-points {num_points} must lie between the network's k, {recipe.k}, and {MAX_POINTS}.")
-    temperature = restore_temperature(args.checkpoint)
-    views = rotations(args.rotate, votes_of(args.votes, args.rotate))
-    return Network(model.to(device), class_names, recipe.k, frame_for(args), num_points, temperature, views, device)
+    model.num_points = model.num_points if args.num_points is None else args.num_points
+    model.check_num_points(model.num_points)
+    model.frame = model.frame if args.up is None else with_up(model.frame, args.up)
+    model.frame = model.frame if args.seed is None else replace(model.frame, seed=args.seed)
+    return model.to(device)
 
 
 def main(arguments: list[str]) -> int:
     args = parser.parse(Arguments, "predict", arguments, __doc__)
     check(args)
+    from dgcnn_ws.datasets.augment import rotations
     from dgcnn_ws.engine.folder.checkpoint import write_json
     from dgcnn_ws.inference.answering import ask
 
     files, left_out = list_files(args.files)
     show = MAX_ON_PAGE if args.html else MAX_PICTURES if args.picture else 0
-    network = network_for(args)
-    answered = ask(network, files, args.batch_size, show)
+    model, views = network_for(args), rotations(args.rotate, votes_of(args.votes, args.rotate))
+    answered = ask(model, files, views, args.batch_size, show)
     answered.skipped[:0] = left_out
     for notice in answered.notices:
         print(f"note: {notice}")
@@ -156,11 +144,11 @@ def main(arguments: list[str]) -> int:
     print("\n".join(table(answers)))
     if score:
         print("{right} of {of} shapes are called as the folders that they lie in: {accuracy:.2%}".format(**score))
-    for note in answered.notes(network):
+    for note in answered.notes(model):
         print(note)
-    print(network.frame.says() + (f"; {len(answered.skipped)} could not be read" if answered.skipped else ""))
+    print(model.frame.says() + (f"; {len(answered.skipped)} could not be read" if answered.skipped else ""))
     if args.json:
-        content = {"checkpoint": str(args.checkpoint), "temperature": network.temperature, "predictions": answers}
+        content = {"checkpoint": str(args.checkpoint), "temperature": model.temperature, "predictions": answers}
         write_json(args.json, content | {"skipped": answered.skipped} | ({"score": score} if score else {}))
     if args.csv:
         answered.write_csv(args.csv)

@@ -89,6 +89,15 @@ def as_stored(frame: Frame) -> Frame:
     return replace(frame, up="y", mirrored=False, normalization="none", draw="stored", radius=None)
 
 
+def with_up(frame: Frame, up: str) -> Frame:
+    """Return the frame of files in which another axis points up, or (`stored`) that hold a data set's own clouds.
+
+    Raises InputError where `up` is none of `UPS`.
+    """
+    check_axis(up, UPS)
+    return as_stored(frame) if up == STORED else replace(frame, up=up)
+
+
 def frame_of(values: Any, source: Path) -> Frame:
     """Return the frame that `values`, found in `source`, describe; nothing about them is trusted.
 

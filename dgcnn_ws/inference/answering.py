@@ -8,47 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from dgcnn_ws.datasets.frame import Frame
-from dgcnn_ws.datasets.network_input import network_input
 from dgcnn_ws.datasets.shape_file import ShapeWarning, load_shape, read_bytes
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import replacing
+from dgcnn_ws.inference.finished import Classifier
+from dgcnn_ws.inference.given import Given
 from dgcnn_ws.inference.prediction import predict
 from dgcnn_ws.inference.tables import write_predicted
 from dgcnn_ws.pictures.page import Shown
 
 OTHER_SIZE = 2  # times the training clouds' largest size, or that part of their smallest: another unit than theirs
-
-
-@dataclass(frozen=True)
-class Network:
-    """A finished classifier and how it is asked.
-
-    Args:
-        k: neighbours of a point, so the fewest that a cloud may have.
-        frame: how shapes become its clouds.
-        num_points: points that it sees.
-        temperature: of its probabilities.
-        views: rotations (V, 3, 3) that are averaged over, the first of them none.
-    """
-
-    model: nn.Module
-    class_names: list[str]
-    k: int
-    frame: Frame
-    num_points: int
-    temperature: float
-    views: Tensor
-    device: torch.device
-
-    @property
-    def drawn(self) -> int:
-        """Points that are drawn of a shape."""
-        return max(self.frame.num_points, self.num_points)
 
 
 @dataclass
@@ -81,14 +53,14 @@ class Answered:
         right = sum(self.class_names[row.argmax()] == label for label, row in pairs)
         return {"right": right, "of": len(pairs), "accuracy": right / len(pairs)} if pairs else None
 
-    def notes(self, network: Network) -> Iterator[str]:
+    def notes(self, model: Classifier) -> Iterator[str]:
         """Yield a sentence on everything about the clouds that a reader of the answers should know."""
         if self.few:
-            filled = network.frame.fill == "repeat"
+            filled = model.frame.fill == "repeat"
             what = "were repeated, as `prepare` does" if filled else "are all that the network saw"
-            yield f"{self.few} clouds have fewer than {network.drawn} points: theirs {what}"
-        if self.strange and network.frame.radius:
-            low, high = network.frame.radius
+            yield f"{self.few} clouds have fewer than {drawn(model)} points: theirs {what}"
+        if self.strange and model.frame.radius:
+            low, high = model.frame.radius
             yield (
                 f"{self.strange} shapes are far smaller or larger than the training clouds, whose farthest points lie "
                 f"{low:.3g} to {high:.3g} from the origin: the network has not seen the like. Is it another unit?"
@@ -104,53 +76,57 @@ class Answered:
             np.savez(file, features=np.stack(self.features), files=np.array(self.files))
 
 
-def ask(network: Network, files: list[Path], batch_size: int, show: int) -> Answered:
+def ask(model: Classifier, files: list[Path], views: Tensor, batch_size: int, show: int) -> Answered:
     """Return what a network says of the shapes in files; those that cannot be read are named in it.
 
     Args:
+        views: rotations (V, 3, 3) that are averaged over, the first of them none.
         batch_size: shapes at a time; does not change the result.
         show: shapes to keep with their points, evenly spaced over the files.
     """
-    answered, wanted = Answered(network.class_names), spread(len(files), show)
+    answered, wanted = Answered(model.class_names), spread(len(files), show)
     with tqdm(total=len(files), unit=" shapes", disable=None, dynamic_ncols=True, leave=False) as bar:
         for start in range(0, len(files), batch_size):
             clouds: dict[int, np.ndarray] = {}
             for i in range(start, min(start + batch_size, len(files))):
                 try:
-                    clouds[i] = load(files[i], network, answered)
+                    clouds[i] = load(files[i], model, answered)
                 except InputError as error:
                     answered.skipped.append({"file": str(files[i]), "reason": str(error)})
                 bar.update()
             if not clouds:
                 continue
-            said = predict(network.model, list(clouds.values()), network.device, network.temperature, network.views)
+            said = predict(model.network, list(clouds.values()), model.device, model.temperature, views)
             for i, row, features, wins in zip(clouds, said.probabilities, said.features, said.wins, strict=True):
                 answered.files.append(str(files[i]))
-                answered.labels.append(label_of(files[i], network.class_names))
+                answered.labels.append(label_of(files[i], model.class_names))
                 answered.probabilities.append(row)
                 answered.features.append(features)
                 if bisect_right(wanted, i) > len(answered.shown):  # or the next, where one could not be read
                     best = np.argsort(-row, kind="stable")[:3]
-                    classes = [(network.class_names[j], float(row[j])) for j in best]
+                    classes = [(model.class_names[j], float(row[j])) for j in best]
                     answered.shown.append(Shown(files[i].name, answered.labels[-1], classes, clouds[i], wins))
     return answered
 
 
-def load(path: Path, network: Network, answered: Answered) -> np.ndarray:
+def load(path: Path, model: Classifier, answered: Answered) -> np.ndarray:
     """Return what the network sees of a file (N, 3); InputError where it cannot be read, or has too few points."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ShapeWarning)
         shape = load_shape(read_bytes(path), path)
     answered.notices += [str(each.message) for each in caught if issubclass(each.category, ShapeWarning)]
-    points = network_input(shape, network.frame, network.num_points, str(path))
-    if len(points) < network.k:
-        raise InputError(f"{path} has {len(points)} points, but each of this network's needs {network.k} neighbours.")
-    answered.few += shape.ndim == 2 and len(shape) < network.drawn
-    if network.frame.radius:
-        low, high = network.frame.radius
+    points = model.sees(Given(shape, str(path)))
+    answered.few += shape.ndim == 2 and len(shape) < drawn(model)
+    if model.frame.radius:
+        low, high = model.frame.radius
         radius = float(np.linalg.norm(points.astype(np.float64), axis=1).max())
         answered.strange += not low / OTHER_SIZE <= radius <= high * OTHER_SIZE
     return points
+
+
+def drawn(model: Classifier) -> int:
+    """Return how many points are drawn of a shape."""
+    return max(model.frame.num_points, model.num_points)
 
 
 def label_of(path: Path, class_names: list[str]) -> str | None:

@@ -5,7 +5,7 @@ frame of the data that trained it), and how sure it may say it is (its temperatu
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dgcnn_ws.datasets.frame import STORED, UPS, Frame, as_stored, check_axis
+from dgcnn_ws.datasets.frame import Frame, with_up
 from dgcnn_ws.datasets.network_input import network_input
 from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.errors import InputError
@@ -100,19 +100,27 @@ class Finished(Hub, nn.Module):
         return [points for _, points in self._prepared(inputs, up, num_points)]
 
     def _prepared(self, inputs: Any, up: str | None, num_points: int | None) -> Iterator[tuple[Given, np.ndarray]]:
-        frame, count = self.frame, self.num_points if num_points is None else num_points
-        if up is not None:
-            check_axis(up, UPS)
-            frame = as_stored(frame) if up == STORED else replace(frame, up=up)
+        for given in shapes_in(inputs):
+            yield given, self.sees(given, up, num_points)
+
+    def sees(self, given: Given, up: str | None = None, num_points: int | None = None) -> np.ndarray:
+        """Return what the network sees of a shape: points (N, 3) float32. Arguments and errors as for `predict`."""
+        frame = self.frame if up is None else with_up(self.frame, up)
+        count = self.num_points if num_points is None else num_points
+        self.check_num_points(count)
+        points = network_input(given.shape, frame, count, given.name)
+        if len(points) < self.k:
+            raise InputError(f"{given.name} has {len(points)} points, and the network's k is {self.k}.")
+        return points
+
+    def check_num_points(self, count: int) -> None:
+        """Raise InputError where the network cannot see so many points, or it would take hours."""
         if not self.k <= count <= MAX_POINTS:
             raise InputError(f"num_points={count} must lie between the network's k, {self.k}, and {MAX_POINTS}.")
-        for given in shapes_in(inputs):
-            points = network_input(given.shape, frame, count, given.name)
-            if len(points) < self.k:
-                raise InputError(f"{given.name} has {len(points)} points, and the network's k is {self.k}.")
-            yield given, points
 
-    def _device(self) -> torch.device:
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
         return next(self.network.parameters()).device
 
 
@@ -148,7 +156,7 @@ class Classifier(Finished):
         try:
             for batch in batches(self._prepared(inputs, up, num_points), batch_size):
                 clouds = [points for _, points in batch]
-                said = predict(self.network, clouds, self._device(), self.temperature)
+                said = predict(self.network, clouds, self.device, self.temperature)
                 rows = zip(batch, said.probabilities, said.wins, said.features, strict=True)
                 answers += [self._prediction(given, points, *row) for (given, points), *row in rows]
         finally:
@@ -207,7 +215,7 @@ class Segmenter(Finished):
         return answers[0] if is_single(inputs) else answers
 
     def _parts(self, given: Given, points: np.ndarray, category: str) -> Parts:
-        x = torch.from_numpy(points).to(self._device()).T[None]  # (1, 3, N)
+        x = torch.from_numpy(points).to(self.device).T[None]  # (1, 3, N)
         label = torch.tensor([self.class_names.index(category)], device=x.device)
         probabilities = (self(x, label)[0].T / self.temperature).softmax(1).float().cpu().numpy()  # (N, parts)
         if not np.isfinite(probabilities).all():

@@ -1,11 +1,17 @@
 """`dgcnn_ws.load`: a checkpoint as a network that can be used."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-from dgcnn_ws.engine.folder.checkpoint import checkpoint_in, load_checkpoint, read_json, restore_frame, restore_model
+from dgcnn_ws.engine.folder.checkpoint import (
+    checkpoint_in,
+    load_checkpoint,
+    read_json,
+    restore_frame,
+    restore_model,
+    restore_temperature,
+)
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.inference.finished import Classifier, Segmenter
 
@@ -28,7 +34,7 @@ def load(path: str | Path) -> Classifier | Segmenter:
     content = load_checkpoint(path)
     network, recipe, _ = restore_model(path, content)
     about = {name: value for name, value in content.items() if name not in NOT_KEPT}
-    about["temperature"] = temperature_in(content, path)
+    about["temperature"] = restore_temperature(path, content)
     if "results" not in about and path.name in ("best.pt", "last.pt"):
         about["results"] = results_of(path)
     try:
@@ -37,14 +43,6 @@ def load(path: str | Path) -> Classifier | Segmenter:
         raise InputError(f"{path} is damaged: what it says beside its weights is not plain data.") from error
     kind = Segmenter if recipe.task == "segment" else Classifier
     return kind(network, recipe, restore_frame(path, content), about)
-
-
-def temperature_in(content: dict[str, Any], path: Path) -> float:
-    """Return what a checkpoint divides logits by. Raises InputError where that is no positive number."""
-    value = content.get("temperature", 1.0)
-    if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise InputError(f"{path} is damaged: its temperature is {value!r}, not a positive number.")
-    return float(value)
 
 
 def results_of(path: Path) -> dict[str, Any] | None:

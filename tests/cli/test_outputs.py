@@ -163,7 +163,7 @@ def test_a_temperature_that_is_none(trained: Trained, tmp_path: Path, run: Calla
     content = torch.load(trained.checkpoint)
     for value in (0.0, float("nan"), "hot", 1e9, torch.ones(3)):
         torch.save(content | {"temperature": value}, tmp_path / "a.pt")
-        assert "its temperature should be from" in run("predict", tmp_path / "a.pt", trained.files, code=2)
+        assert "its temperature is" in run("predict", tmp_path / "a.pt", trained.files, code=2)
 
 
 def test_which_of_many_are_shown() -> None:

@@ -157,15 +157,15 @@ def restore_frame(path: Path, content: dict[str, Any] | None = None) -> Frame:
     return PUBLISHED_MODELNET40 if is_modelnet40 or content["class_names"] == list(MODELNET40.class_names) else Frame()
 
 
-def restore_temperature(path: Path) -> float:
-    """Return the temperature of a checkpoint's probabilities; 1, which changes none, where it has none.
+def restore_temperature(path: Path, content: dict[str, Any] | None = None) -> float:
+    """Return what divides the logits of a checkpoint's network; 1, which changes none, where it does not say.
 
-    Raises InputError as `load_checkpoint` does, and where it is damaged.
+    Args and errors as for `restore_model`; InputError, too, where it is no number that training fits.
     """
-    value = load_checkpoint(path).get("temperature", 1.0)
-    if type(value) is not float or not COLDEST <= value <= HOTTEST:
-        raise InputError(f"{path} is damaged: its temperature should be from {COLDEST} to {HOTTEST}.")
-    return value
+    value = (load_checkpoint(path) if content is None else content).get("temperature", 1.0)
+    if type(value) not in (int, float) or not COLDEST <= value <= HOTTEST:
+        raise InputError(f"{path} is damaged: its temperature is no number from {COLDEST} to {HOTTEST}.")
+    return float(value)
 
 
 def check_model(path: Path, recipe: Recipe, num_classes: int, weights: dict[str, Any], num_parts: int = 0) -> None:
