@@ -13,6 +13,10 @@ from dgcnn_ws.files import check_folder_of
 from dgcnn_ws.text_table import aligned
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from dgcnn_ws.engine.recipe import Recipe
     from dgcnn_ws.engine.scoring.evaluation import Scores
     from dgcnn_ws.inference.scoring import Judgement
 
@@ -38,6 +42,11 @@ class Arguments:
     """Clouds at a time; does not change the result."""
     device: str = "auto"
     """auto | cpu | cuda | cuda:N."""
+    re_estimate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """First take batch norm's running statistics anew over the training clouds (precise BN, arXiv 2105.07576): those of
+    small micro-batches do not fit what they trained. The temperature is fitted anew on validation."""
+    save: Path | None = None
+    """Write the checkpoint with those statistics to this file. Asks for --re-estimate."""
     stream: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Read clouds from the files as they are used, for splits that memory does not hold."""
     json: Path | None = None
@@ -54,11 +63,13 @@ class Arguments:
 
 def check(args: Arguments) -> None:
     votes = votes_of(args.votes, args.rotate)
+    if args.save and not args.re_estimate:
+        raise InputError(f"--save {args.save} writes what --re-estimate finds. Add that.")
     if votes < 1 or args.batch_size < 1 or args.top < 1:
         raise InputError(f"--votes {votes}, --batch-size {args.batch_size} and --top {args.top} must be at least 1.")
     for flag in ("plot", "reliability", "gallery"):
         check_picture(f"--{flag}", getattr(args, flag))
-    check_folder_of(args.json, args.csv, args.plot, args.reliability, args.gallery)
+    check_folder_of(args.save, args.json, args.csv, args.plot, args.reliability, args.gallery)
 
 
 def report(scores: "Scores") -> str:
@@ -104,6 +115,31 @@ def judged(judgement: "Judgement", args: Arguments) -> dict[str, Any]:
     return found
 
 
+def take_anew(
+    args: Arguments, content: dict[str, Any], model: "nn.Module", recipe: "Recipe", device: "torch.device"
+) -> None:
+    """Give the model statistics of all training clouds, and `content`, the checkpoint's, both them and a temperature."""
+    from dgcnn_ws.engine.folder.checkpoint import save_checkpoint
+    from dgcnn_ws.engine.scoring.evaluation import EVAL_BATCH, evaluate
+    from dgcnn_ws.engine.scoring.precise_bn import BATCH, re_estimate
+    from dgcnn_ws.engine.task import TASKS
+
+    load = TASKS[recipe.task].load
+    clouds = load(recipe, "train" if recipe.select == "val" else "trainval", args.data_root)
+    count = re_estimate(model, clouds, BATCH, device)
+    if not count:
+        raise InputError(f"{args.checkpoint} has no batch norm with running statistics: leave out --re-estimate.")
+    print(f"running statistics of {count} batch norms taken anew over {len(clouds)} training clouds, {BATCH} at a time")
+    content["model"] = model.state_dict()
+    content.pop("temperature", None)
+    if recipe.select == "val":
+        validation = load(recipe, "val", args.data_root)
+        content["temperature"] = evaluate(model, validation, EVAL_BATCH, device, calibrate=True).temperature
+    if args.save:
+        to_go_on = ("optimizer", "scaler", "progress", "trained")  # training starts from statistics of its own
+        save_checkpoint(args.save, {name: value for name, value in content.items() if name not in to_go_on})
+
+
 def main(arguments: list[str]) -> None:
     args = parser.parse(Arguments, "evaluate", arguments, __doc__)
     check(args)
@@ -116,15 +152,15 @@ def main(arguments: list[str]) -> None:
 
     content = load_checkpoint(args.checkpoint)
     model, recipe, class_names = restore_model(args.checkpoint, content)
-    temperature = restore_temperature(args.checkpoint, content)
     if args.stream:
         recipe = complete(replace(recipe, stream=True))  # which refuses what cannot be streamed
     if args.num_points is not None:
         if args.num_points < recipe.k:
             raise InputError(f"--num-points {args.num_points} is below the {recipe.k} neighbours of this network.")
         recipe = replace(recipe, num_points=args.num_points)
-    if recipe.task == "segment" and (args.rotate != "none" or args.csv or args.reliability or args.gallery):
-        only = "--rotate, --csv, --reliability and --gallery are for classifiers"
+    for_classifiers = (args.rotate != "none", args.re_estimate, args.csv, args.reliability, args.gallery)
+    if recipe.task == "segment" and any(for_classifiers):
+        only = "--rotate, --re-estimate, --csv, --reliability and --gallery are for classifiers"
         raise InputError(f"{args.checkpoint} segments clouds into parts; {only}.")
     task = TASKS[recipe.task]
     dataset = task.load(recipe, args.split, args.data_root)
@@ -136,6 +172,8 @@ def main(arguments: list[str]) -> None:
         print("This run chose its checkpoint ON THE TEST SET and trained on val: no score of it is an honest estimate.")
     device, votes = pick_device(args.device), votes_of(args.votes, args.rotate)
     model.to(device)
+    if args.re_estimate:
+        take_anew(args, content, model, recipe, device)
     if recipe.task == "segment":
         scores = task.evaluate(model, dataset, args.batch_size, device, votes)
         print(report(scores))
@@ -144,13 +182,13 @@ def main(arguments: list[str]) -> None:
         said = LogProbabilities(len(dataset), len(class_names))
         scores = evaluate(model, dataset, args.batch_size, device, votes, rotate=args.rotate, hear=said)
         print(report(scores))
-        found = judged(Judgement(dataset, said.values, temperature), args)
+        found = judged(Judgement(dataset, said.values, restore_temperature(args.checkpoint, content)), args)
     how = f"{votes} vote(s) each" + (f", turned ({args.rotate})" if args.rotate != "none" else "")
     seen = f"{recipe.num_points} points, " if args.num_points else ""
     print(f"{scores.num_clouds} of {len(dataset)} clouds of the {args.split} split scored, {seen}{how}")
     if args.json:
         settings = {"checkpoint": str(args.checkpoint), "split": args.split, "votes": votes, "rotate": args.rotate}
-        settings |= {"num_points": recipe.num_points, "selected_on": recipe.select}
+        settings |= {"num_points": recipe.num_points, "selected_on": recipe.select, "re_estimated": args.re_estimate}
         write_json(args.json, settings | scores.as_json() | {"precision": scores.precision} | found)
     if args.plot:
         from dgcnn_ws.pictures import plots

@@ -10,6 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dgcnn_ws.datasets import LabelledClouds
 
+BATCH = 32  # clouds whose statistics are taken at once
+
 
 @torch.no_grad()
 def re_estimate(model: nn.Module, dataset: LabelledClouds, batch_size: int, device: torch.device, seed: int = 0) -> int:
