@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+from tqdm import tqdm
 
 from dgcnn_ws.cli import arguments as parser
 from dgcnn_ws.cli.arguments import check_picture, votes_of
@@ -36,6 +37,10 @@ class Arguments:
     rotate: Literal["none", "up", "any"] = "none"
     """What the copies are: none, scaled at random; up, turned to headings all around the up axis; any, turned to
     orientations of all kinds. For a network whose training turned clouds so."""
+    corrupt: str | None = None
+    """Also score shapes as the world outside has them, each kind at two strengths, with commas between: uniform |
+    gaussian | impulse | background (noise) | fewer | uneven | cutout (density) | occlusion | lidar | tilt | shear |
+    bulge | all. After ModelNet40-C (arXiv 2201.12296), made anew from the stored points."""
     top: int = 5
     """Also say how often the right class is among so many likeliest."""
     batch_size: int = 16
@@ -67,9 +72,25 @@ def check(args: Arguments) -> None:
         raise InputError(f"--save {args.save} writes what --re-estimate finds. Add that.")
     if votes < 1 or args.batch_size < 1 or args.top < 1:
         raise InputError(f"--votes {votes}, --batch-size {args.batch_size} and --top {args.top} must be at least 1.")
+    if args.corrupt:
+        kinds_of(args.corrupt)
     for flag in ("plot", "reliability", "gallery"):
         check_picture(f"--{flag}", getattr(args, flag))
     check_folder_of(args.save, args.json, args.csv, args.plot, args.reliability, args.gallery)
+
+
+def kinds_of(text: str) -> list[str]:
+    """Return the kinds of corruption that --corrupt names, `none` first."""
+    from dgcnn_ws.datasets.corrupt import CORRUPTIONS
+
+    known = [kind for kind in CORRUPTIONS if kind != "none"]
+    kinds = parser.words("--corrupt", text)
+    if kinds == ["all"]:
+        return ["none", *known]
+    for kind in kinds:
+        if kind not in known:
+            raise InputError(f"--corrupt {kind!r} is no kind of corruption. Choose of {', '.join(known)}, or say all.")
+    return ["none", *kinds]
 
 
 def report(scores: "Scores") -> str:
@@ -118,7 +139,7 @@ def judged(judgement: "Judgement", args: Arguments) -> dict[str, Any]:
 def take_anew(
     args: Arguments, content: dict[str, Any], model: "nn.Module", recipe: "Recipe", device: "torch.device"
 ) -> None:
-    """Give the model statistics of all training clouds, and `content`, the checkpoint's, both them and a temperature."""
+    """Give the model statistics of all training clouds, and `content`, the checkpoint's, both and a temperature."""
     from dgcnn_ws.engine.folder.checkpoint import save_checkpoint
     from dgcnn_ws.engine.scoring.evaluation import EVAL_BATCH, evaluate
     from dgcnn_ws.engine.scoring.precise_bn import BATCH, re_estimate
@@ -140,6 +161,39 @@ def take_anew(
         save_checkpoint(args.save, {name: value for name, value in content.items() if name not in to_go_on})
 
 
+def corrupted(
+    args: Arguments, model: "nn.Module", recipe: "Recipe", device: "torch.device"
+) -> dict[str, dict[str, float]]:
+    """Print and return the accuracy on clouds corrupted in each way, by kind and strength."""
+    from dgcnn_ws.datasets import HDF5Clouds
+    from dgcnn_ws.datasets.census import stored_points
+    from dgcnn_ws.datasets.corrupt import STRENGTHS, CorruptedClouds
+    from dgcnn_ws.engine.scoring.evaluation import evaluate
+    from dgcnn_ws.engine.task import TASKS
+
+    assert args.corrupt
+    load = TASKS[recipe.task].load
+    clouds = load(recipe, args.split, args.data_root)
+    assert isinstance(clouds, HDF5Clouds)
+    whole = load(replace(recipe, num_points=stored_points(clouds.files[0])), args.split, args.data_root)
+    found: dict[str, dict[str, float]] = {}
+    for kind in tqdm(kinds_of(args.corrupt), unit=" kinds", disable=None, leave=False):
+        found[kind] = {}
+        for strength in STRENGTHS:
+            changed = CorruptedClouds(whole, recipe.num_points, kind, strength)
+            if kind == "none" and strength > 1:
+                continue
+            if changed.num_points < recipe.k:
+                raise InputError(
+                    f"--corrupt {kind} leaves {changed.num_points} points, fewer than the {recipe.k} neighbours."
+                )
+            found[kind][str(strength)] = evaluate(model, changed, args.batch_size, device).overall_accuracy
+    rows = [["corruption", *(f"strength {strength}" for strength in STRENGTHS)]]
+    rows += [[kind, *(f"{100 * share:.1f}" for share in shares.values()), ""][:3] for kind, shares in found.items()]
+    print("\n".join(["", *aligned(rows, "<>>"), ""]))
+    return found
+
+
 def main(arguments: list[str]) -> None:
     args = parser.parse(Arguments, "evaluate", arguments, __doc__)
     check(args)
@@ -158,9 +212,9 @@ def main(arguments: list[str]) -> None:
         if args.num_points < recipe.k:
             raise InputError(f"--num-points {args.num_points} is below the {recipe.k} neighbours of this network.")
         recipe = replace(recipe, num_points=args.num_points)
-    for_classifiers = (args.rotate != "none", args.re_estimate, args.csv, args.reliability, args.gallery)
+    for_classifiers = (args.rotate != "none", args.re_estimate, args.corrupt, args.csv, args.reliability, args.gallery)
     if recipe.task == "segment" and any(for_classifiers):
-        only = "--rotate, --re-estimate, --csv, --reliability and --gallery are for classifiers"
+        only = "--rotate, --re-estimate, --corrupt, --csv, --reliability and --gallery are for classifiers"
         raise InputError(f"{args.checkpoint} segments clouds into parts; {only}.")
     task = TASKS[recipe.task]
     dataset = task.load(recipe, args.split, args.data_root)
@@ -183,6 +237,8 @@ def main(arguments: list[str]) -> None:
         scores = evaluate(model, dataset, args.batch_size, device, votes, rotate=args.rotate, hear=said)
         print(report(scores))
         found = judged(Judgement(dataset, said.values, restore_temperature(args.checkpoint, content)), args)
+        if args.corrupt:
+            found["corrupted"] = corrupted(args, model, recipe, device)
     how = f"{votes} vote(s) each" + (f", turned ({args.rotate})" if args.rotate != "none" else "")
     seen = f"{recipe.num_points} points, " if args.num_points else ""
     print(f"{scores.num_clouds} of {len(dataset)} clouds of the {args.split} split scored, {seen}{how}")

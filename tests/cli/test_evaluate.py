@@ -1,4 +1,4 @@
-"""`evaluate --re-estimate`: batch norm's running statistics taken anew, whatever stood there before."""
+"""`evaluate`: statistics taken anew, whatever stood there before, and clouds as the world outside has them."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_what_stood_there_does_not_count_and_the_saved_checkpoint_scores_the_sam
     before = load_checkpoint(tmp_path / "a.pt")["model"]
     for name, value in found[0].items():
         assert torch.equal(value, found[1][name]), name
-        assert torch.equal(value, before[name]) != ("running" in name), name
+        assert torch.equal(value, before[name]) != ("running" in name or "num_batches" in name), name
 
 
 def test_it_is_refused_where_there_is_nothing_to_take(
@@ -57,3 +57,14 @@ def test_it_is_refused_where_there_is_nothing_to_take(
     assert main.main(["evaluate", path, "--save", str(tmp_path / "b.pt")]) == 2
     assert "Add that." in capsys.readouterr().err
     assert not (tmp_path / "b.pt").exists()
+
+
+def test_corrupted_clouds_are_scored(easy_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(write(tmp_path / "a.pt", easy_root, "ws_gn", 0.0))
+    assert main.main(["evaluate", path, "--corrupt", "all", "--json", str(tmp_path / "a.json")]) == 0
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert len(found["corrupted"]) == 13 and found["corrupted"]["none"] == {"1": found["overall_accuracy"]}
+    assert all(list(shares) == ["1", "2"] for kind, shares in found["corrupted"].items() if kind != "none")
+    assert "strength 2" in capsys.readouterr().out
+    assert main.main(["evaluate", path, "--corrupt", "rain"]) == 2
+    assert "'rain' is no kind of corruption" in capsys.readouterr().err
