@@ -23,6 +23,7 @@ from dgcnn_ws.errors import InputError
 from dgcnn_ws.files import check_folder_of, replacing
 
 if TYPE_CHECKING:
+    from dgcnn_ws.datasets import LabelledClouds
     from dgcnn_ws.study import study as studies
     from dgcnn_ws.study.pool import Job
 
@@ -107,7 +108,7 @@ def search(
 
     trials = studies.make_trials(kinds, parse_trials(args.search or ""), folder)
     jobs = [job for of_kind in trials.values() for job in of_kind]
-    check_folders(jobs, fingerprint(args.recipe, "train"))
+    check_folders(jobs, load(args.recipe, "train").fingerprint())
     train_all(jobs, args.jobs)
     chosen: dict[studies.Kind, Recipe | str] = {}
     record: list[dict[str, Any]] = []
@@ -119,10 +120,10 @@ def search(
 
 
 @cache
-def fingerprint(recipe: Recipe, split: str) -> str:
+def load(recipe: Recipe, split: str) -> "LabelledClouds":
     from dgcnn_ws.engine.task import TASKS
 
-    return TASKS[recipe.task].load(recipe, split).fingerprint()
+    return TASKS[recipe.task].load(recipe, split)
 
 
 def check_folders(jobs: "list[Job]", data: str) -> None:
@@ -148,7 +149,7 @@ def main(arguments: list[str]) -> None:
     from dgcnn_ws.engine.machine.devices import describe_environment, pick_device
     from dgcnn_ws.study import study as studies
     from dgcnn_ws.study.pool import train_all
-    from dgcnn_ws.study.report import markdown_table, write_csv, write_html
+    from dgcnn_ws.study.report import INTERVALS, markdown_table, write_csv, write_html
     from dgcnn_ws.study.study_plots import draw_accuracy, draw_cost
 
     def grid(chosen: dict[studies.Kind, Recipe | str] | None = None) -> list[studies.Cell]:
@@ -158,9 +159,8 @@ def main(arguments: list[str]) -> None:
     cells = grid()  # what is wrong with it shows now, not after the search
     kinds = studies.make_kinds(args.recipe, norms, head_norms)
     # Data that cannot be read is one error, not one of every run.
-    data, _ = (
-        fingerprint(args.recipe, split) for split in ("train" if args.recipe.select == "val" else "trainval", "test")
-    )
+    data = load(args.recipe, "train" if args.recipe.select == "val" else "trainval").fingerprint()
+    labels = load(args.recipe, "test").labels.tolist()
     record: list[Any] = []
     if args.search is not None:
         chosen, record = search(args, kinds, folder)
@@ -170,7 +170,8 @@ def main(arguments: list[str]) -> None:
     check_folders(jobs, data)
     train_all(jobs, args.jobs)
 
-    summaries = [studies.summarize(cell, folder) for cell in cells]
+    baseline = studies.find_baseline(cells)
+    summaries = [studies.summarize(cell, folder, baseline, labels) for cell in cells]
     recipe = kinds[0]
     batch = "batch = micro-batch" if args.true_small_batch else f"batch {recipe.batch_size}"
     result = {
@@ -188,6 +189,8 @@ def main(arguments: list[str]) -> None:
         temporary.write_text(table + "\n")
     write_csv(summaries, folder / "study.csv", folder / "runs.csv")
     print(f"\n{table}\n\naccuracies in % on test, mean ± standard deviation over seeds; see {folder}/")
+    if any("difference" in row for row in summaries):
+        print(f"differences in points: {INTERVALS}")
     if any(row["runs"] for row in summaries):
         draw_accuracy(summaries, str(result["title"]), folder / "study.png")
         draw_cost(summaries, str(result["title"]), folder / "cost.png")

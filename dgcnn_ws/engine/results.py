@@ -24,7 +24,7 @@ def score_test_set(
     Where batch norms failed, scores by the batch's own statistics say whether training did, or its running statistics.
     """
     task = TASKS[recipe.task]
-    scores = {"": task.evaluate(model, dataset, EVAL_BATCH, device, processes=processes)}
+    scores = {"": task.evaluate(model, dataset, EVAL_BATCH, device, processes=processes, keep_answers=True)}
     if recipe.task == "classify" and uses_batch_statistics(model):
         size = (recipe.micro_batch or recipe.batch_size) * (processes.count if recipe.sync_bn else 1)
         by_batch = evaluate_by_batch_statistics(model, dataset, size, device, processes=processes)

@@ -45,9 +45,11 @@ class Classification:
         votes: int = 1,
         processes: Processes = ALONE,
         calibrate: bool = False,
+        keep_answers: bool = False,
     ) -> Scores:
-        """Return the scores of every cloud of the data set, with a temperature fitted to them if asked."""
-        return evaluate(model, dataset, batch_size, device, votes, processes=processes, calibrate=calibrate)
+        """Return the scores of every cloud of the data set, with a temperature fitted to them and answers if asked."""
+        asked = {"calibrate": calibrate, "keep_answers": keep_answers}
+        return evaluate(model, dataset, batch_size, device, votes, processes=processes, **asked)
 
 
 class Segmentation(Classification):
@@ -77,8 +79,9 @@ class Segmentation(Classification):
         votes: int = 1,
         processes: Processes = ALONE,
         calibrate: bool = False,
+        keep_answers: bool = False,
     ) -> Scores:
-        """Return the scores of every cloud; of parts no temperature is fitted."""
+        """Return the scores of every cloud; of parts no temperature is fitted, and answers are not kept."""
         assert isinstance(dataset, PartClouds)
         return evaluate_parts(model, dataset, batch_size, device, votes, processes=processes)
 

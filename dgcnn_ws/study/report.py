@@ -21,6 +21,8 @@ HEADINGS = (
     "s per epoch",
     "MB above idle",
 )
+AGAINST = "OA against `bn` at the whole batch, 95 % interval"
+INTERVALS = "over seeds by Student's t on runs of one seed, over clouds (single runs) by a bootstrap over the test set"
 COLUMNS = (
     "best_overall_accuracy",
     "best_mean_class_accuracy",
@@ -38,27 +40,35 @@ def _percent(score: dict[str, Any]) -> str:
     return f"{100 * score['mean']:.1f}{spread}"
 
 
+def _difference(row: dict[str, Any]) -> str:
+    if "difference" not in row:
+        return ""
+    mean, low, high = (100 * row["difference"][name] for name in ("mean", "low", "high"))
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f}; {row['difference']['over']})"
+
+
 def table(summaries: list[dict[str, Any]]) -> list[list[str]]:
     """Return the table's cells, headings first; accuracies in % on the test set, mean ± std over seeds.
 
-    A row of batch norm is followed by one that scores the same checkpoints by the batch's own statistics.
+    A row of batch norm is followed by one that scores the same checkpoints by the batch's own statistics. Where runs
+    are compared with those of batch norm, a last column says by how much.
     """
     chosen = "ON THE TEST SET" if any(row["selected_on"] == "test" for row in summaries) else "on validation"
-    rows = [[heading.format(chosen) for heading in HEADINGS]]
+    rows = [[*(heading.format(chosen) for heading in HEADINGS), AGAINST]]
     for row in summaries:
         start = [row["norm"], row["head_norm"], _span(row["micro_batches"])]
         reason = row["refusal"] or next(iter(row["failures"].values()), None) or "not finished"
         if not row["runs"]:
-            rows.append([*start, f"cannot train: {reason}" if row["refusal"] else f"failed: {reason}", *[""] * 6])
+            rows.append([*start, f"cannot train: {reason}" if row["refusal"] else f"failed: {reason}", *[""] * 7])
             continue
         count = f"{len(row['runs'])}" + (f" ({len(row['failures'])} failed)" if row["failures"] else "")
         cost = [f"{row['seconds_per_epoch']['mean']:.0f}", f"{row['memory_bytes']['mean'] / 1e6:.0f}"]
-        rows.append([*start, *(_percent(row[name]) for name in COLUMNS), count, *cost])
+        rows.append([*start, *(_percent(row[name]) for name in COLUMNS), count, *cost, _difference(row)])
         names = [name.replace("_", "_by_batch_statistics_", 1) for name in COLUMNS]
         if names[0] in row:
             label = f"{start[2]}, scored by its own batch statistics"
-            rows.append([*start[:2], label, *(_percent(row[name]) for name in names), count, "", ""])
-    return rows
+            rows.append([*start[:2], label, *(_percent(row[name]) for name in names), count, "", "", ""])
+    return rows if any(row[-1] for row in rows[1:]) else [row[:-1] for row in rows]
 
 
 def markdown_table(summaries: list[dict[str, Any]]) -> str:
@@ -122,7 +132,8 @@ def write_html(study: dict[str, Any], pictures: list[Path], path: Path) -> None:
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(study['title'])}</title>",
         f"<style>{_STYLE}</style><h1>{html.escape(study['title'])}</h1>",
         f"<pre>{html.escape(study['command'])}</pre>",
-        "<p>Accuracies in % on the test set, mean ± standard deviation over seeds.</p><table>",
+        "<p>Accuracies in % on the test set, mean ± standard deviation over seeds. Differences, where there are any, are in",
+        f"points: {INTERVALS}.</p><table>",
         "<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>",
         *("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows),
         "</table>",

@@ -1,16 +1,19 @@
 """A study: a grid of runs that differ in norm, head norm, micro-batch and seed, and the numbers of its table."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+import numpy as np
 
 from dgcnn_ws.engine.folder.checkpoint import read_json
 from dgcnn_ws.engine.recipe import Optimizer, Recipe, complete
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.norm import norm_kind
 from dgcnn_ws.study.pool import Job
+from dgcnn_ws.study.statistics import Difference, paired_difference
 
 Kind = tuple[str, str]  # norm and head norm
 
@@ -165,8 +168,13 @@ def read_results(job: Job) -> dict[str, Any]:
     return results
 
 
-def summarize(cell: Cell, study: Path) -> dict[str, Any]:
-    """Return a cell's figures over its finished seeds: scores on test of best.pt and last.pt, time and memory."""
+def summarize(cell: Cell, study: Path, baseline: Cell | None = None, labels: Sequence[int] = ()) -> dict[str, Any]:
+    """Return a cell's figures over its finished seeds: scores on test of best.pt and last.pt, time and memory.
+
+    Args:
+        baseline: what the accuracy of best.pt is compared with, seed by seed.
+        labels: of the test clouds.
+    """
     jobs = cell.jobs(study)
     finished = [job for job in jobs if job.finished]
     summary: dict[str, Any] = {
@@ -183,11 +191,31 @@ def summarize(cell: Cell, study: Path) -> dict[str, Any]:
         for which in ("best", "last", "best_by_batch_statistics", "last_by_batch_statistics"):
             for score in SCORES if all(which in result for result in results) else ():
                 summary[f"{which}_{score}"] = _spread([result[which][score] for result in results])
+        difference = _difference(finished, baseline.jobs(study) if baseline else [], labels)
+        summary |= {"difference": asdict(difference)} if difference else {}
         summary["num_clouds"] = results[0]["best"]["num_clouds"]
         assert cell.recipes[0].epochs is not None
         summary["seconds_per_epoch"] = _spread([result["seconds"] / cell.recipes[0].epochs for result in results])
         summary["memory_bytes"] = _spread([result["memory_bytes"] for result in results])
     return summary
+
+
+def find_baseline(cells: list[Cell]) -> Cell | None:
+    """Return what the others are compared with: batch norm throughout, at the largest micro-batch; None without it."""
+    found = [cell for cell in cells if (cell.norm, cell.head_norm) == ("bn", "bn") and cell.recipes]
+    return max(found, key=lambda cell: max(cell.micro_batches), default=None)
+
+
+def _difference(jobs: list[Job], others: list[Job], labels: Sequence[int]) -> Difference | None:
+    """Return how much more accurate best.pt of `jobs` is, over seeds that both have; None where none is, or itself."""
+    of_others = {job.recipe.seed: job for job in others if job.finished}
+    pairs = [(job, of_others[job.recipe.seed]) for job in jobs if job.recipe.seed in of_others]
+    answers = [[read_results(job)["best"].get("answers") or () for job in pair] for pair in pairs]
+    known = all(len(a) == len(labels) for pair in answers for a in pair)  # runs of older versions did not write them
+    if not pairs or not known or jobs[0].folder == others[0].folder:
+        return None
+    right = [[np.asarray(a) == np.asarray(labels) for a in pair] for pair in answers]
+    return paired_difference([ours for ours, _ in right], [theirs for _, theirs in right])
 
 
 def _spread(values: list[float]) -> dict[str, Any]:

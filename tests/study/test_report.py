@@ -66,6 +66,15 @@ def test_the_table(rows: list[dict[str, Any]]) -> None:
     assert "chosen ON THE TEST SET" in on_test
 
 
+def test_differences_are_a_last_column_where_there_are_any(rows: list[dict[str, Any]]) -> None:
+    plain = markdown_table(rows).splitlines()
+    rows[4]["difference"] = {"mean": 0.005, "low": -0.011, "high": 0.021, "over": "seeds"}
+    lines = markdown_table(rows).splitlines()
+    assert lines[7] == plain[7] + " +0.5 (-1.1 to +2.1; seeds) |"
+    assert lines[0].startswith(plain[0]) and "95 % interval" in lines[0]
+    assert lines[3] == plain[3] + "  |" and len({line.count("|") for line in lines}) == 1
+
+
 def test_one_csv_has_a_line_a_cell_and_one_a_line_a_run(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     cells, runs = tmp_path / "cells.csv", tmp_path / "runs.csv"
     without_runs = {"norm": "bn", "head_norm": "bn", "micro_batches": [1], "runs": []}

@@ -9,7 +9,15 @@ import pytest
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.study.pool import Job
-from dgcnn_ws.study.study import choose, ignores_micro_batch, make_grid, make_kinds, make_trials, summarize
+from dgcnn_ws.study.study import (
+    choose,
+    find_baseline,
+    ignores_micro_batch,
+    make_grid,
+    make_kinds,
+    make_trials,
+    summarize,
+)
 
 SIZES = [1, 2, 32]
 
@@ -103,9 +111,9 @@ def test_the_search_takes_the_best_on_validation_with_as_many_trials_for_each(tm
 # --- the table ---
 
 
-def write_results(job: Job, accuracy: float) -> None:
+def write_results(job: Job, accuracy: float, answers: list[int] | None = None) -> None:
     scores = {"overall_accuracy": accuracy, "mean_class_accuracy": accuracy / 2, "num_clouds": 10}
-    result = {"best": scores, "last": scores, "seconds": 250.0, "last_epoch": scores}
+    result = {"best": scores | {"answers": answers}, "last": scores, "seconds": 250.0, "last_epoch": scores}
     job.folder.mkdir()
     memory = {"memory_bytes": 2_000_000}
     (job.folder / "results.json").write_text(json.dumps(result | memory))
@@ -132,6 +140,25 @@ def test_a_failed_run_is_reported_beside_the_others(tmp_path: Path) -> None:
     summary = summarize(cell, tmp_path)
     assert summary["failures"] == {str(second.folder): "out of memory"}
     assert summary["best_overall_accuracy"]["values"] == [0.8]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_differences_are_taken_seed_by_seed_on_the_same_clouds(tmp_path: Path, seeds: int) -> None:
+    small, whole, ours = make_grid(Recipe(), ["bn", "ws_gn"], ["default"], [2, 32], list(range(seeds)))
+    labels = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+    for cell, wrong in ((small, 6), (whole, 2), (ours, 1)):
+        for job in cell.jobs(tmp_path):
+            count = wrong + (cell is ours and job.recipe.seed == 1)
+            write_results(job, 0.5, [3] * count + labels[count:])
+    assert find_baseline([small, whole, ours]) is whole
+    found = [summarize(cell, tmp_path, whole, labels).get("difference") for cell in (small, whole, ours)]
+    assert found[1] is None and found[0] is not None and found[2] is not None
+    assert found[2]["mean"] == pytest.approx(0.1 if seeds == 1 else 0.2 / 3) and found[2]["over"] == (
+        "clouds" if seeds == 1 else "seeds"
+    )
+    assert found[2]["low"] <= found[2]["mean"] <= found[2]["high"]
+    assert "difference" not in summarize(ours, tmp_path, whole, labels[:5])  # another test set
+    assert "difference" not in summarize(ours, tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"seconds": 1}', '{"best": {}, "last": {}, "last_epoch": {}}'])

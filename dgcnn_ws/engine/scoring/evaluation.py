@@ -32,6 +32,7 @@ class Scores:
     per_class: dict[str, float | None]
     confusion: list[list[int]]
     temperature: float | None = None  # that makes probabilities of these clouds' logits, where it was fitted
+    answers: list[int] | None = None  # the class that each cloud was called, where it was asked for
 
     @property
     def precision(self) -> dict[str, float | None]:
@@ -86,6 +87,7 @@ def evaluate(
     rotate: str = "none",
     hear: Callable[[slice, Tensor], None] | None = None,
     calibrate: bool = False,
+    keep_answers: bool = False,
 ) -> Scores:
     """Score `model` on every cloud of `dataset`.
 
@@ -97,12 +99,13 @@ def evaluate(
         rotate: what the copies are: `none`, scaled at random; `up` or `any`, turned to all headings or orientations.
         hear: is told the place and the log-probabilities (B, num_classes) of each batch that this process scores.
         calibrate: fit a temperature to these clouds.
+        keep_answers: put the class that each cloud was called into the scores.
 
     Returns:
         The scores; the loss is the plain cross entropy, without label smoothing, of the averaged prediction.
     """
     counts = Counts(dataset.num_classes, device, processes)
-    said = LogProbabilities(len(dataset), dataset.num_classes, processes) if calibrate else None
+    said = LogProbabilities(len(dataset), dataset.num_classes, processes) if calibrate or keep_answers else None
     with processes.together():
         for clouds, log_probabilities, labels in predictions(
             lambda points, _: model(points), model, dataset, batch_size, device, votes, seed, processes, rotate
@@ -114,7 +117,12 @@ def evaluate(
     scores = scores_from_confusion(counts.confusion(), dataset.class_names, counts.loss() / len(dataset))
     if said is None:
         return scores
-    return replace(scores, temperature=fit_temperature(said.of_all(device), dataset.labels.cpu()))
+    values = said.of_all(device)
+    return replace(
+        scores,
+        temperature=fit_temperature(values, dataset.labels.cpu()) if calibrate else None,
+        answers=values.argmax(1).tolist() if keep_answers else None,
+    )
 
 
 class Counts:
