@@ -48,8 +48,16 @@ class Classification:
         keep_answers: bool = False,
     ) -> Scores:
         """Return the scores of every cloud of the data set, with a temperature fitted to them and answers if asked."""
-        asked = {"calibrate": calibrate, "keep_answers": keep_answers}
-        return evaluate(model, dataset, batch_size, device, votes, processes=processes, **asked)
+        return evaluate(
+            model,
+            dataset,
+            batch_size,
+            device,
+            votes,
+            processes=processes,
+            calibrate=calibrate,
+            keep_answers=keep_answers,
+        )
 
 
 class Segmentation(Classification):
