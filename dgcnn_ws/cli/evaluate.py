@@ -41,6 +41,10 @@ class Arguments:
     """Also score shapes as the world outside has them, each kind at two strengths, with commas between: uniform |
     gaussian | impulse | background (noise) | fewer | uneven | cutout (density) | occlusion | lidar | tilt | shear |
     bulge | all. After ModelNet40-C (arXiv 2201.12296), made anew from the stored points."""
+    twins: Path | None = None
+    """Also score without the shapes that `inspect --near-duplicates --json` found to be training shapes: that file."""
+    labels: Path | None = None
+    """Also score by other labels: a CSV with columns name,label; a shape whose label is empty does not count."""
     top: int = 5
     """Also say how often the right class is among so many likeliest."""
     batch_size: int = 16
@@ -133,6 +137,22 @@ def judged(judgement: "Judgement", args: Arguments) -> dict[str, Any]:
         judgement.draw_reliability(args.reliability)
     if args.gallery:
         judgement.draw_gallery(args.gallery)
+    if args.twins:
+        twins = judgement.find_twins(args.twins, args.split)
+        found["without_twins"], found["twins"] = judgement.accuracy(~twins), judgement.accuracy(twins)
+        parts = [
+            f"{part['overall_accuracy']:.2%} of {part['num_clouds']}"
+            for part in (found["without_twins"], found["twins"])
+        ]
+        print(f"overall accuracy without training shapes {parts[0]} clouds, on these alone {parts[1]}")
+    if args.labels:
+        counted, labels = judgement.read_labels(args.labels)
+        found["by_other_labels"] = judgement.accuracy(counted, labels)
+        changed = int((labels != judgement.labels).sum())
+        print(
+            f"overall accuracy by {args.labels}, which changes {changed} labels and leaves {int((~counted).sum())} "
+            f"out: {found['by_other_labels']['overall_accuracy']:.2%}"
+        )
     return found
 
 
@@ -212,9 +232,20 @@ def main(arguments: list[str]) -> None:
         if args.num_points < recipe.k:
             raise InputError(f"--num-points {args.num_points} is below the {recipe.k} neighbours of this network.")
         recipe = replace(recipe, num_points=args.num_points)
-    for_classifiers = (args.rotate != "none", args.re_estimate, args.corrupt, args.csv, args.reliability, args.gallery)
+    for_classifiers = (
+        args.rotate != "none",
+        args.re_estimate,
+        args.corrupt,
+        args.twins,
+        args.labels,
+        args.csv,
+        args.reliability,
+        args.gallery,
+    )
     if recipe.task == "segment" and any(for_classifiers):
-        only = "--rotate, --re-estimate, --corrupt, --csv, --reliability and --gallery are for classifiers"
+        only = (
+            "--rotate, --re-estimate, --corrupt, --twins, --labels, --csv, --reliability, --gallery are for classifiers"
+        )
         raise InputError(f"{args.checkpoint} segments clouds into parts; {only}.")
     task = TASKS[recipe.task]
     dataset = task.load(recipe, args.split, args.data_root)

@@ -1,5 +1,6 @@
 """What a classifier's probabilities are worth on a data set, cloud by cloud: top-k, calibration, tables, errors."""
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from dgcnn_ws.datasets import HDF5Clouds, LabelledClouds, StreamedClouds
 from dgcnn_ws.datasets.hdf5 import cloud_places
+from dgcnn_ws.engine.folder.checkpoint import read_json
 from dgcnn_ws.engine.scoring.calibration import calibration_error, reliability, tempered
+from dgcnn_ws.errors import InputError
 from dgcnn_ws.inference.tables import write_scored
 from dgcnn_ws.pictures import gallery, plots
 
@@ -73,6 +76,46 @@ class Judgement:
         count = int((probabilities.argmax(1) != self.labels).sum())
         title = f"{len(wrong)} of {count} clouds taken for something else, the surest first"
         gallery.draw_gallery(points.cpu().numpy(), titles, title, path)
+
+    def accuracy(self, counted: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
+        """Return accuracy and number of the clouds that count (n,) bool, by other labels (n,) if given."""
+        right = self.log_probabilities.argmax(1) == (self.labels if labels is None else labels)
+        number = int(counted.sum())
+        return {"overall_accuracy": float(right[counted].double().mean()) if number else 0.0, "num_clouds": number}
+
+    def find_twins(self, path: Path, split: str) -> Tensor:
+        """Return which clouds (n,) `path` names: the JSON that `inspect --near-duplicates` wrote of this data set."""
+        found = read_json(path)
+        pairs = found.get("near_duplicates", {}).get(split) if isinstance(found, dict) else None
+        places = {pair.get(split) for pair in pairs or () if isinstance(pair, dict)}
+        if pairs is None or not isinstance(found.get("folder"), str):
+            raise InputError(f"{path} does not say which shapes of {split} are twins: inspect --near-duplicates does.")
+        known = [f"{file}[{row}]" for file, row, _ in places_of(self.dataset)]
+        if places - set(known):
+            raise InputError(f"{path} is of another data set: {sorted(map(str, places - set(known)))[0]} is not here.")
+        return torch.tensor([place in places for place in known])
+
+    def read_labels(self, path: Path) -> tuple[Tensor, Tensor]:
+        """Return which clouds count (n,) bool and their labels (n,) int64 by a CSV of `name` and `label`.
+
+        Names are the shapes', with their folder or without; those that the file does not name keep their labels.
+        """
+        names = [name for _, _, name in places_of(self.dataset)]
+        rows = {name: row for row, name in enumerate(names)} | {Path(name).name: row for row, name in enumerate(names)}
+        counted, labels = torch.ones(len(names), dtype=torch.bool), self.labels.clone()
+        try:
+            with open(path, newline="") as file:
+                for line in csv.DictReader(file, strict=True):
+                    row, label = rows[line["name"]], line["label"]
+                    counted[row] = label != ""
+                    labels[row] = self.dataset.class_names.index(label) if label else labels[row]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{path} cannot be read as CSV: {error}.") from error
+        except KeyError as error:
+            raise InputError(f"{path} names {error}, which is no shape here or no column: name and label.") from error
+        except ValueError as error:
+            raise InputError(f"{path}: {error}; the classes are those of the data set.") from error
+        return counted, labels
 
 
 def top_accuracy(log_probabilities: Tensor, labels: Tensor, top: int) -> float:

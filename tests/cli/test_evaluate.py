@@ -1,6 +1,8 @@
 """`evaluate`: statistics taken anew, whatever stood there before, and clouds as the world outside has them."""
 
+import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +70,38 @@ def test_corrupted_clouds_are_scored(easy_root: Path, tmp_path: Path, capsys: py
     assert "strength 2" in capsys.readouterr().out
     assert main.main(["evaluate", path, "--corrupt", "rain"]) == 2
     assert "'rain' is no kind of corruption" in capsys.readouterr().err
+
+
+def test_twins_and_other_labels_are_scored_apart(
+    easy_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(easy_root, root)
+    folder = root / "modelnet10_ply_hdf5_2048"
+    (folder / "ply_data_test0_names.txt").write_text("".join(f"x/shape_{i}\n" for i in range(11)))
+    path, found = str(write(tmp_path / "a.pt", root, "ws_gn", 0.0)), tmp_path / "found.json"
+    pairs = [{"test": f"ply_data_test0.h5[{row}]", "train": "ply_data_train0.h5[0]"} for row in (0, 0, 4)]
+    found.write_text(json.dumps({"folder": "x", "near_duplicates": {"test": pairs}}))
+    labels = tmp_path / "labels.csv"
+    labels.write_text("name,label\nshape_0,\nx/shape_1,ball\nshape_2,ball\n")
+    command = ["evaluate", path, "--csv", str(tmp_path / "a.csv"), "--json", str(tmp_path / "a.json")]
+    assert main.main([*command, "--twins", str(found), "--labels", str(labels)]) == 0
+    out = capsys.readouterr().out
+    assert "which changes 2 labels and leaves 1 out" in out and "on these alone" in out
+    with open(tmp_path / "a.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = [row["prediction"] == row["label"] for row in rows]
+    scores = json.loads((tmp_path / "a.json").read_text())
+    without = [right[i] for i in range(11) if i not in (0, 4)]
+    assert scores["without_twins"] == {"overall_accuracy": pytest.approx(sum(without) / 9), "num_clouds": 9}
+    assert scores["twins"]["num_clouds"] == 2
+    by_others = [right[i] if i > 2 else rows[i]["prediction"] == "ball" for i in range(1, 11)]
+    assert scores["by_other_labels"] == {"overall_accuracy": pytest.approx(sum(by_others) / 10), "num_clouds": 10}
+    for content, word in (("{}", "inspect --near-duplicates"), ("[", "damaged"), (found.read_text()[:-1] + "]", "dam")):
+        found.write_text(content)
+        assert main.main(["evaluate", path, "--twins", str(found)]) == 2
+        assert word in capsys.readouterr().err
+    for content in ("name,label\nnobody,ball\n", "name,label\nshape_1,cube\n", "a,b\n1,2\n"):
+        labels.write_text(content)
+        assert main.main(["evaluate", path, "--labels", str(labels)]) == 2
+        assert str(labels) in capsys.readouterr().err
