@@ -19,8 +19,8 @@ from dgcnn_ws.files import check_folder_of
 from dgcnn_ws.text_table import aligned
 
 if TYPE_CHECKING:
-    from dgcnn_ws.datasets.census import Duplicates, StoredSplit
-    from dgcnn_ws.datasets.near_duplicates import Pair
+    from dgcnn_ws.datasets.looking.census import Duplicates, StoredSplit
+    from dgcnn_ws.datasets.looking.near_duplicates import Pair
 
 SHOWN = 10  # groups of duplicates in the report; --json has all
 SHARED = 0.25  # part of the points, above which two clouds were drawn from one mesh by one seed
@@ -134,9 +134,9 @@ def near_duplicates(
     """Print which shapes of test and of validation are training shapes, draw them, and return all as JSON has it."""
     import numpy as np
 
-    from dgcnn_ws.datasets.census import StoredSplit
+    from dgcnn_ws.datasets.looking.census import StoredSplit
+    from dgcnn_ws.datasets.looking.near_duplicates import find_twins
     from dgcnn_ws.datasets.modelnet import validation_mask
-    from dgcnn_ws.datasets.near_duplicates import find_twins
     from dgcnn_ws.pictures.contact_sheet import draw_pairs
 
     train = splits["train"]
@@ -178,7 +178,8 @@ def main(arguments: list[str]) -> None:
     check_folder_of(args.json, args.picture, args.near_picture)
     if args.near_picture and not args.near_duplicates:
         raise InputError(f"--near-picture {args.near_picture} draws what --near-duplicates finds. Add that.")
-    from dgcnn_ws.datasets.census import bounds, count_classes, find_duplicates, read_stored
+    from dgcnn_ws.datasets.looking.census import bounds, count_classes, find_duplicates, read_stored
+    from dgcnn_ws.datasets.looking.first_look import first_look
     from dgcnn_ws.engine.folder.checkpoint import write_json
 
     check_data_root(args.dataset, args.data_root)
@@ -192,6 +193,7 @@ def main(arguments: list[str]) -> None:
     headline = f"{num_clouds:,} clouds of {num_points:,} points, {len(class_names)} classes"
     print(f"{folder}: {headline}\n")
     print("\n".join([*class_table(counts), "", *bounds_table(measured), "", *duplicate_report(duplicates)]))
+    print("\n".join(["", *first_look(folder)]))
     near = near_duplicates(splits, class_names, args.near_picture) if args.near_duplicates else None
     if args.json:
         found: dict[str, Any] = {"folder": str(folder), "num_points": num_points, "classes": counts, "bounds": measured}

@@ -44,6 +44,7 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     args = parser.parse(Arguments, "prepare", arguments, __doc__)
+    from dgcnn_ws.datasets.looking.first_look import first_look
     from dgcnn_ws.datasets.preparing.prepare import Settings, prepare
 
     settings = Settings(args.num_points, args.up, args.test_fraction, args.seed, args.mirrored)
@@ -63,6 +64,7 @@ def main(arguments: list[str]) -> int:
         f"{args.out}: {counts} clouds of {args.num_points} points, {len(report.class_names)} classes, {args.up} up"
         + ", mirrored" * args.mirrored
     )
+    print("\n".join(first_look(args.out)))
     if report.repeated:
         print(f"{report.repeated} clouds have fewer points than that: theirs are repeated.")
     if report.dropped:

@@ -44,26 +44,20 @@ def main(arguments: list[str]) -> None:
 
 def command(parsed: Arguments, arguments: list[str]) -> None:
     from dgcnn_ws.engine import entry
-    from dgcnn_ws.engine.config_file import read_recipe
     from dgcnn_ws.engine.folder.checkpoint import read_json
     from dgcnn_ws.engine.parallel.processes import check_started, is_first
 
-    base = Recipe()
-    if parsed.config is not None:
-        if parsed.resume:
-            raise InputError("--resume goes on with the run's own settings: leave --config out.")
-        base = here(read_recipe(parsed.config))
-        parsed = parse(arguments, base)
-    if parsed.recipe.start and not parsed.resume:
-        from dgcnn_ws.engine.fine_tuning import like_checkpoint
-
-        names_data = any(word.split("=")[0] in ("--dataset", "--data-root") for word in arguments)
-        parsed = parse(arguments, like_checkpoint(base, Path(parsed.recipe.start), with_data=not names_data))
-    check_data_root(parsed.recipe.dataset, parsed.recipe.data_root)
-    folder = parsed.out / (parsed.name or run_name(parsed.recipe))
+    if parsed.resume and parsed.config is not None:
+        raise InputError("--resume goes on with the run's own settings: leave --config out.")
     if parsed.resume:  # what the user left out is what the run was started with
+        check_data_root(parsed.recipe.dataset, parsed.recipe.data_root)
+        folder = folder_to_resume(parsed, arguments)
         config = folder / "config.json"
         parsed = parse(arguments, here(from_config(read_json(config), config)))
+        usual = None
+    else:
+        parsed, usual = settle(parsed, arguments)
+        folder = parsed.out / (parsed.name or run_name(parsed.recipe))
     recipe = complete(parsed.recipe)
     assert recipe.devices and recipe.nodes
     check_started(recipe.devices, recipe.nodes)
@@ -71,10 +65,47 @@ def command(parsed: Arguments, arguments: list[str]) -> None:
     if is_first(recipe.nodes):
         shared = f", in {recipe.processes} processes" if recipe.processes > 1 else ""
         print(f"{folder}: {recipe.preset} with {recipe.norm}, head {recipe.head_norm}, on {dataset}{shared}")
+        if usual:
+            print(usual)
     with followed(parsed.wandb, folder, recipe) if is_first(recipe.nodes) else nullcontext():
         results = entry.train(recipe, folder, resume=parsed.resume)
     if is_first():
         report(results, folder, recipe)
+
+
+def settle(parsed: Arguments, arguments: list[str]) -> tuple[Arguments, str | None]:
+    """Return the arguments with the settings that follow from others, and what is to be said of these.
+
+    A flag counts before --config, that before the checkpoint of --from, and that before what suits the data set.
+    """
+    from dgcnn_ws.engine.config_file import read_recipe
+    from dgcnn_ws.engine.fine_tuning import like_checkpoint
+    from dgcnn_ws.engine.own_set import own_folder, suited
+
+    def with_files(usual: Recipe) -> Arguments:
+        base = usual if parsed.config is None else here(read_recipe(parsed.config, usual))
+        start = parse(arguments, base).recipe.start
+        if start:
+            names_data = any(word.split("=")[0] in ("--dataset", "--data-root") for word in arguments)
+            base = like_checkpoint(base, Path(start), with_data=not names_data)
+        return parse(arguments, base)
+
+    found = with_files(Recipe())
+    check_data_root(found.recipe.dataset, found.recipe.data_root)
+    own = own_folder(found.recipe)
+    if own is None or (parsed.config is not None and parsed.config.suffix == ".json"):
+        return found, None
+    usual, words = suited(own)
+    return with_files(usual), words
+
+
+def folder_to_resume(parsed: Arguments, arguments: list[str]) -> Path:
+    """Return the run's folder: by its name, or that of a run which the same flags start, or started at version 0.1."""
+    if parsed.name:
+        return parsed.out / parsed.name
+    settled, _ = settle(parsed, arguments)
+    now, then = (parsed.out / run_name(recipe) for recipe in (settled.recipe, parsed.recipe))
+    return now if now.exists() or not then.exists() else then
 
 
 def here(recipe: Recipe) -> Recipe:
@@ -108,4 +139,6 @@ def report(results: dict[str, Any], folder: Path, recipe: Recipe) -> None:
             f"{which}.pt on test: overall accuracy {scores['overall_accuracy']:.2%}, mean class accuracy "
             f"{scores['mean_class_accuracy']:.2%}, {miou.format(**scores)}of {scores['num_clouds']} clouds"
         )
+    says = results["outlook"]
+    print("; ".join([*([says["beside_baseline"]] if "beside_baseline" in says else []), says["training"]]))
     print(f"{results['seconds']:.0f} s of training, {results['clouds_per_second']:.1f} clouds/s; see {folder}/")

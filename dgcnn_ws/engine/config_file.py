@@ -13,10 +13,10 @@ from dgcnn_ws.errors import InputError
 DECIDE = ("preset", "norm", "optimizer", "dataset")  # what the values of other settings follow from
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, usual: Recipe = Recipe()) -> Recipe:  # noqa: B008 (frozen)
     """Return the recipe in a file: all of a run's where it ends in .json, else what YAML names, by the flags' names.
 
-    What YAML leaves out stays open, as if it had been left out of the command line.
+    What YAML leaves out is as in `usual`.
 
     Raises InputError where the file is missing or damaged, or names something that is no setting.
     """
@@ -43,10 +43,10 @@ def read_recipe(path: Path) -> Recipe:
     words: dict[str, Any] = {name: settings[name] for name in DECIDE if name in settings}
     if "data_root" in settings:
         words["data_root"] = Path(str(settings["data_root"]))
-    usual = complete(replace(Recipe(devices=1, nodes=1), **words))
-    whole = from_config(as_config(usual) | settings | {"dataset": usual.dataset}, path)
+    example = complete(replace(Recipe(devices=1, nodes=1), **words))
+    whole = from_config(as_config(example) | settings | {"dataset": example.dataset}, path)
     named = {name: getattr(whole, name) for name in settings}
-    return replace(Recipe(), **named | words)
+    return replace(usual, **named | words)
 
 
 def number(value: Any) -> Any:

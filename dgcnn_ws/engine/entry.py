@@ -9,6 +9,7 @@ from typing import Any
 
 from dgcnn_ws.datasets import LabelledClouds
 from dgcnn_ws.datasets.given import clouds_of, hold_out, join
+from dgcnn_ws.datasets.looking.baseline import baseline_accuracy, baseline_words
 from dgcnn_ws.engine.folder.claim import recording, sole
 from dgcnn_ws.engine.parallel.launch import missing
 from dgcnn_ws.engine.parallel.processes import check_started, is_first, started
@@ -72,6 +73,9 @@ def train(
     with sole(folder) if first else nullcontext():
         with missing():
             run = Run(recipe, folder, resume, quiet, splits=splits)
+            if recipe.task == "classify" and not run.quiet:
+                run.baseline = baseline_accuracy(run.train_set, run.select_set)
+                print(baseline_words(run.baseline, len(run.select_set), recipe.select))
         with recording(folder) if first else nullcontext(), missing():
             return run.train(on_epoch)
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from dgcnn_ws.datasets import LabelledClouds, PartClouds
 from dgcnn_ws.datasets.augment import augmentation
 from dgcnn_ws.datasets.loader import Loader
+from dgcnn_ws.engine import outlook
 from dgcnn_ws.engine.average import Average
 from dgcnn_ws.engine.display import Display, open_display
 from dgcnn_ws.engine.fine_tuning import freeze_body, take_over, train_mode
@@ -97,6 +98,7 @@ class Run:
             self.loader = Loader(
                 self.train_set, recipe.batch_size, self.device, shuffle=True, drop_last=True, seed=recipe.seed
             )
+        self.baseline: float | None = None  # a classical method's accuracy on what selects, where it was asked
         self.augmentation = augmentation(recipe.augment or "none", recipe.rotate)
         self.generator = torch.Generator(self.device)
         self.answers_per_cloud = self.task.answers(self.train_set.targets[:1]).numel()
@@ -303,7 +305,9 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Read the test set, once, for the selected and the last checkpoint; write results and pictures."""
-        results: dict[str, Any] = {"selected_on": self.recipe.select, "best_epoch": self.progress.best_epoch}
+        progress = self.progress
+        results: dict[str, Any] = {"selected_on": self.recipe.select, "best_epoch": progress.best_epoch}
+        results["outlook"] = outlook.of_run(progress.history, progress.best_epoch, progress.step, self.baseline)
         if self.test_set is not None:
             for name in ("best", "last"):
                 model = self.folder.read(f"{name}.pt", self.train_set.num_classes, len(self.part_names), self.device)
@@ -312,7 +316,7 @@ class Run:
                 results |= {name + how: found.as_json() for how, found in scores.items()}
         if self.processes.first:
             answer_names = self.task.answer_names(self.train_set)
-            write_results(self.folder.path, results, self.progress, self.recipe, answer_names)
+            write_results(self.folder.path, results, progress, self.recipe, answer_names)
         return results
 
 

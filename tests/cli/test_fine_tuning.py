@@ -1,6 +1,7 @@
 """`train --from`: from one data set to another, and more epochs on a finished run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +58,26 @@ def test_train_from_a_checkpoint(easy_root: Path, tmp_path: Path, capsys: pytest
     ):
         code, _, err = run(capsys, "train", *wrong, *places, *data, "--name", "wrong")
         assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_a_set_of_ones_own_has_settings_of_its_own(
+    easy_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = shutil.copytree(easy_root / "modelnet10_ply_hdf5_2048", tmp_path / "mine")
+    tiny = ["--k", 5, "--num-points", 32, "--emb-dims", 16, "--out", tmp_path]
+    code, out, err = run(capsys, "train", "--dataset", mine, *tiny, "--epochs", 1)
+    assert code == 0, err
+    assert "usual for 37 training clouds" in out and "classical baseline" in out
+    assert "fewer steps than it needs: 4" in out
+    config = json.loads((tmp_path / "mine-dgcnn-ws_gn-mb8-seed0/config.json").read_text())
+    assert (config["batch_size"], config["emb_dims"], config["epochs"]) == (8, 16, 1)  # what flags say, counts
+    (tmp_path / "some.yaml").write_text("emb_dims: 24\nepochs: 2\n")
+    settings = ["--config", tmp_path / "some.yaml", "--k", 5, "--num-points", 32, "--out", tmp_path, "--name", "yaml"]
+    code, _, err = run(capsys, "train", "--dataset", mine, *settings, "--epochs", 1)
+    config = json.loads((tmp_path / "yaml/config.json").read_text())
+    assert (config["batch_size"], config["emb_dims"], config["epochs"]) == (8, 24, 1)
+    # A run of version 0.1 is found by the name that it had then.
+    old = ["train", "--dataset", mine, "--resume", "--out", tmp_path]
+    (tmp_path / "mine-dgcnn-ws_gn-mb8-seed0").rename(tmp_path / "mine-dgcnn-ws_gn-mb32-seed0")
+    code, _, err = run(capsys, *old)
+    assert code == 2 and "mb32-seed0 is finished" in err

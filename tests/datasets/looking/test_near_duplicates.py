@@ -5,7 +5,7 @@ import pytest
 
 from dgcnn_ws.datasets.built_in.furniture import CLASSES
 from dgcnn_ws.datasets.built_in.shapes import normalize
-from dgcnn_ws.datasets.near_duplicates import compare, find_twins, move
+from dgcnn_ws.datasets.looking.near_duplicates import compare, find_twins, move
 from dgcnn_ws.datasets.solids import sample_surface
 
 NUM_POINTS = 512

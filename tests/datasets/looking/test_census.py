@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from dgcnn_ws.datasets import ModelNet40
-from dgcnn_ws.datasets.census import StoredSplit, bounds, count_classes, find_duplicates, fingerprint, read_stored
+from dgcnn_ws.datasets.looking.census import (
+    StoredSplit,
+    bounds,
+    count_classes,
+    find_duplicates,
+    fingerprint,
+    read_stored,
+)
 from dgcnn_ws.errors import InputError
 
 FOLDER = "modelnet40_ply_hdf5_2048"

@@ -1,0 +1,45 @@
+"""What is said of a data set before hours go into it: how far a classical method comes, and how its shapes stand."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dgcnn_ws.datasets.hdf5 import list_files
+from dgcnn_ws.datasets.looking.baseline import CHUNK, baseline_accuracy, baseline_words
+from dgcnn_ws.datasets.looking.census import stored_points
+from dgcnn_ws.datasets.looking.headings import Rotation, rotate_for
+from dgcnn_ws.datasets.modelnet import LabelledClouds
+from dgcnn_ws.datasets.stream import StreamedClouds
+from dgcnn_ws.errors import InputError
+
+MOST_POINTS = 1024  # of each cloud
+MOST_CLOUDS = 2048  # whose headings are looked at
+HEADINGS = {
+    "none": "the shapes of a class face one way: --rotate none, where new ones will face that way too",
+    "up": "the shapes of a class do not all face one way, or are too few to tell: --rotate up",
+    "any": "the shapes of a class stand on any side: --rotate any",
+}
+
+
+def first_look(folder: Path) -> list[str]:
+    """Return two lines on a layout folder. Its clouds are read as they are used: it may be of any size."""
+    try:
+        train, val = (read_split(folder, split) for split in ("train", "val"))
+        baseline = baseline_words(baseline_accuracy(train, val), len(val), "val")
+        return [baseline, HEADINGS[suited_rotation(train)]]
+    except InputError as error:
+        return [f"no classical baseline: {error}"]
+
+
+def read_split(folder: Path, split: str) -> StreamedClouds:
+    """Return a split of a layout folder with up to `MOST_POINTS` of the points that every cloud has."""
+    counts = [stored_points(path) for path in list_files(folder, "train")]
+    return StreamedClouds(folder, split, min(*counts, MOST_POINTS))
+
+
+def suited_rotation(train: LabelledClouds) -> Rotation:
+    """Return what `--rotate` suits the clouds, see `rotate_for`."""
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:MOST_CLOUDS]
+    points = np.concatenate([part.numpy() for part in train.read(order.split(CHUNK))])
+    return rotate_for(points, train.labels[order].numpy())
