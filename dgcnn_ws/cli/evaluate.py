@@ -186,8 +186,8 @@ def corrupted(
 ) -> dict[str, dict[str, float]]:
     """Print and return the accuracy on clouds corrupted in each way, by kind and strength."""
     from dgcnn_ws.datasets import HDF5Clouds
-    from dgcnn_ws.datasets.census import stored_points
     from dgcnn_ws.datasets.corrupt import STRENGTHS, CorruptedClouds
+    from dgcnn_ws.datasets.looking.census import stored_points
     from dgcnn_ws.engine.scoring.evaluation import evaluate
     from dgcnn_ws.engine.task import TASKS
 
