@@ -1,12 +1,13 @@
 """A finished network in a folder that others can open, and on the Hugging Face hub: extra `[hub]`.
 
 The folder holds `model.safetensors`, `config.json` (settings, class names, frame, temperature, results) and a model
-card with the run's own scores. huggingface_hub's mixin does the sending.
+card with the run's own scores. It is written with safetensors, and sent and fetched with huggingface_hub.
 """
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from tempfile import TemporaryDirectory
+from typing import Any, Self
 
 from torch import nn
 
@@ -15,39 +16,60 @@ from dgcnn_ws.errors import InputError
 from dgcnn_ws.extras import need
 from dgcnn_ws.files import replacing
 
-if TYPE_CHECKING:
-    from huggingface_hub import ModelHubMixin
-else:
-    try:
-        from huggingface_hub import ModelHubMixin
-    except ImportError:
-
-        class ModelHubMixin:
-            """Says what is missing."""
-
-            def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-                need("huggingface_hub", "hub", "this")
-
-            push_to_hub = save_pretrained
-            from_pretrained = classmethod(save_pretrained)
+CARD = "README.md"
 
 
-class Hub(ModelHubMixin):
+class Hub:
     """Adds `save_pretrained`, `push_to_hub` and `from_pretrained` to a finished network."""
 
     about: dict[str, Any]
     network: nn.Module
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        from safetensors.torch import save
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write weights, settings and a model card to a folder, which is made; a card that is there stays.
 
+        Raises InputError where safetensors is not installed.
+        """
+        safetensors = need("safetensors.torch", "hub", "save_pretrained")
+        folder = Path(save_directory)
         weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
-        for name, content in (
-            (CONFIG, json.dumps(shareable(self.about), indent=1).encode() + b"\n"),
-            (WEIGHTS, save(weights, {"format": "pt"})),
-        ):
-            with replacing(save_directory / name) as temporary:
+        contents = {
+            CONFIG: json.dumps(shareable(self.about), indent=1).encode() + b"\n",
+            WEIGHTS: safetensors.save(weights, {"format": "pt"}),
+        }
+        if not (folder / CARD).exists():
+            contents[CARD] = card(self.about, type(self).__name__).encode()
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            with replacing(folder / name) as temporary:
                 temporary.write_bytes(content)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Send what `save_pretrained` writes to the hub, in one commit, and return its address.
+
+        Args:
+            repo_id: `user/name`; made where it is not there.
+            private: whether it is made private. None: as its owner has it.
+            token: of an account. None: the one that `hf auth login` keeps.
+            branch: None: the main one.
+            kwargs: `commit_message`, `create_pr`, `delete_patterns` ..., as huggingface_hub's `upload_folder` takes
+                them.
+
+        Raises InputError where huggingface_hub is not installed; its own exceptions where the hub refuses.
+        """
+        api = need("huggingface_hub", "hub", "push_to_hub").HfApi(token=token)
+        repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, revision=branch, **kwargs))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -60,25 +82,13 @@ class Hub(ModelHubMixin):
 
         Raises InputError where there is none, it cannot be fetched, or it is damaged.
         """
-        return cls._from_pretrained(model_id=str(pretrained_model_name_or_path), **kwargs)
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> Self:
         from dgcnn_ws.inference.load import load  # which makes what this file describes
 
-        folder = Path(model_id)
-        if not folder.is_dir():
-            folder = fetch(model_id, **kwargs)
-        model = load(folder)
+        name = str(pretrained_model_name_or_path)
+        model = load(name if Path(name).is_dir() else fetch(name, **kwargs))
         if not isinstance(model, cls):
-            raise InputError(f"{model_id} holds a {type(model).__name__}, not a {cls.__name__}.")
+            raise InputError(f"{name} holds a {type(model).__name__}, not a {cls.__name__}.")
         return model
-
-    def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the card: what the network is, its scores, and three lines that use it."""
-        from huggingface_hub import ModelCard
-
-        return ModelCard(card(self.about, type(self).__name__))
 
 
 def fetch(name: str, **kwargs: Any) -> Path:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 
 from dgcnn_ws.files import replacing
 
@@ -42,6 +41,8 @@ class Shown:
 
 def write_page(shown: list[Shown], title: str, path: Path) -> None:
     """Write the page to `path` in one step."""
+    from matplotlib import colormaps  # predict keeps what is shown, and starts without it
+
     colours = (colormaps["plasma_r"](np.linspace(0.15, 1, 16))[:, :3] * 255).round().astype(int).tolist()
     content = {"title": title, "colours": colours, "shapes": [packed(shape) for shape in shown]}
     # A name must not end the script that it stands in.

@@ -149,4 +149,9 @@ for call in (model.save_pretrained, model.push_to_hub, Classifier.from_pretraine
     command = [sys.executable, "-c", program, str(run)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("needs huggingface_hub: pip install 'dgcnn_ws[hub]'") == 3
+    assert done.stdout.count("pip install 'dgcnn_ws[hub]'") == 3
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [
+        "save_pretrained needs safetensors",
+        "push_to_hub needs huggingface_hub",
+        "a/b is no folder here, and the hub needs huggingface_hub",
+    ]
