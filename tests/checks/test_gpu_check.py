@@ -73,3 +73,7 @@ def test_bad_input_is_one_sentence(arguments: list[str], message: str, tmp_path:
     with pytest.raises(InputError, match=message.replace("(", r"\(")):
         gpu_check.main([*TINY, *arguments, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_the_tests_that_it_runs_are_there() -> None:
+    assert gpu_check.TESTS and all((ROOT / path).is_file() for path in gpu_check.TESTS)
