@@ -8,8 +8,10 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from dgcnn_ws.datasets.formats.arrays import read_npy, read_npz
+from dgcnn_ws.datasets.formats.by_library.e57 import read_e57
+from dgcnn_ws.datasets.formats.by_library.las import read_las
+from dgcnn_ws.datasets.formats.by_library.step import read_iges, read_step
 from dgcnn_ws.datasets.formats.gltf import embed_buffers, read_gltf
-from dgcnn_ws.datasets.formats.las import read_las
 from dgcnn_ws.datasets.formats.obj import read_obj
 from dgcnn_ws.datasets.formats.off import read_off
 from dgcnn_ws.datasets.formats.pcd import read_pcd
@@ -17,6 +19,8 @@ from dgcnn_ws.datasets.formats.ply import read_ply
 from dgcnn_ws.datasets.formats.polygons import Shape
 from dgcnn_ws.datasets.formats.stl import read_stl
 from dgcnn_ws.datasets.formats.tables import read_text
+from dgcnn_ws.datasets.formats.threemf import read_3mf
+from dgcnn_ws.datasets.formats.vrml import read_vrml
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.memory_bound import memory_bound
 
@@ -34,9 +38,16 @@ READERS: dict[str, Callable[[bytes], Shape]] = {
     ".pts": read_text,
     ".asc": read_text,
     ".csv": read_text,
+    ".3mf": read_3mf,
+    ".wrl": read_vrml,
+    ".step": read_step,
+    ".stp": read_step,
+    ".iges": read_iges,
+    ".igs": read_iges,
     ".pcd": read_pcd,
     ".las": read_las,
     ".laz": read_las,
+    ".e57": read_e57,
 }
 MAX_FILE_BYTES = 1 << 29
 MAX_MEMORY_BYTES = 4 << 30

@@ -8,8 +8,8 @@ import lzf
 import numpy as np
 import pytest
 
-from dgcnn_ws.datasets.formats.apart import read_apart
-from dgcnn_ws.datasets.formats.las import read_las
+from dgcnn_ws.datasets.formats.by_library.apart import read_apart
+from dgcnn_ws.datasets.formats.by_library.las import read_las
 from dgcnn_ws.datasets.formats.pcd import read_pcd
 
 POINTS = np.random.default_rng(0).uniform(-1, 1, (50, 3)).astype("f4")

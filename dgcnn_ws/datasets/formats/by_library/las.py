@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 
-from dgcnn_ws.datasets.formats.apart import read_apart
+from dgcnn_ws.datasets.formats.by_library.apart import read_apart
 from dgcnn_ws.extras import need
 
 MAX_EXPANSION = 100  # of LAZ: a header that declares more has no data behind it
