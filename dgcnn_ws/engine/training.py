@@ -99,6 +99,7 @@ class Run:
                 self.train_set, recipe.batch_size, self.device, shuffle=True, drop_last=True, seed=recipe.seed
             )
         self.baseline: float | None = None  # a classical method's accuracy on what selects, where it was asked
+        self.class_weights = class_weights(recipe, self.train_set, self.device)
         self.augmentation = augmentation(recipe.augment or "none", recipe.rotate)
         self.generator = torch.Generator(self.device)
         self.answers_per_cloud = self.task.answers(self.train_set.targets[:1]).numel()
@@ -224,7 +225,8 @@ class Run:
         answers = self.task.answers(target)  # (micro_batch, ...)
         rows = at_least_float32(logits).movedim(1, -1).flatten(0, -2)  # for more axes CUDA adds in any order
         smoothing = self.recipe.label_smoothing
-        loss = F.cross_entropy(rows, answers.flatten(), label_smoothing=smoothing, reduction="sum")
+        weights = self.class_weights
+        loss = F.cross_entropy(rows, answers.flatten(), weights, label_smoothing=smoothing, reduction="sum")
         # Of all micro-batches, in all processes, these add up to the mean.
         self.arithmetic.backward(loss / (self.recipe.batch_size * self.answers_per_cloud))
         correct = (logits.detach().argmax(1) == answers).sum()
@@ -282,7 +284,8 @@ class Run:
             )
         self.folder.require_finite("validation loss", scores.loss, state)
         line = self.line(scores)
-        best = progress.end_epoch(line, scores.criterion)
+        balanced = self.recipe.class_weights == "balanced"
+        best = progress.end_epoch(line, scores.mean_class_accuracy if balanced else scores.criterion)
         display.scores(line, scores, best, self.task.answer_names(self.train_set), self.task.unit)
         self.folder.save(state)
         display.line(line, scores, best)
@@ -318,6 +321,23 @@ class Run:
             answer_names = self.task.answer_names(self.train_set)
             write_results(self.folder.path, results, progress, self.recipe, answer_names)
         return results
+
+
+def class_weights(recipe: Recipe, train_set: LabelledClouds, device: torch.device) -> Tensor | None:
+    """Return what a cloud of each class (num_classes,) counts for in the loss; None where all clouds count alike.
+
+    Raises InputError where there is one class alone, of which nothing can be learned.
+    """
+    if recipe.task == "classify" and train_set.num_classes < 2:
+        raise InputError(
+            f"the data have one class alone, {train_set.class_names[0]!r}: there is nothing to tell it from. Add "
+            "shapes of other classes, or all else as one class."
+        )
+    if recipe.class_weights == "none":
+        return None
+    counts = torch.bincount(train_set.labels.cpu(), minlength=train_set.num_classes).double()
+    present = int((counts > 0).sum())
+    return (len(train_set) / (present * counts.clamp_min(1))).to(device, torch.float32)
 
 
 def check_device(recipe: Recipe) -> torch.device:

@@ -50,6 +50,7 @@ def test_every_word_that_the_help_lists_stands_for_something() -> None:
         "precision": [*ROUNDED_TO, "auto"],
     }
     tables |= {"optimizer": LEARNING_RATES, "augment": AUGMENTATIONS, "select": ("val", "test"), "rotate": ROTATIONS}
+    tables |= {"class_weights": ("none", "balanced")}
     assert {name: get_args(words) for name, words in WORDS.items()} == {n: tuple(t) for n, t in tables.items()}
     assert {name: preset.groups for name, preset in PRESETS.items()} == {
         "dgcnn": dgcnn.GROUPS,

@@ -7,19 +7,21 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
 import pytest
 import torch
 
+from dgcnn_ws.datasets import PointClouds
 from dgcnn_ws.engine import training
 from dgcnn_ws.engine.folder import run_folder
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.scoring.evaluation import Scores
 from dgcnn_ws.engine.state import Progress
 from dgcnn_ws.engine.stopping import Interrupted
-from dgcnn_ws.engine.training import Run
+from dgcnn_ws.engine.training import Run, class_weights
 from dgcnn_ws.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
@@ -42,6 +44,36 @@ def recipe(easy_root: Path) -> Recipe:
             lr=1e-3,
         )
     )
+
+
+def test_each_class_counts_alike_where_weights_are_balanced(recipe: Recipe) -> None:
+    labels = torch.tensor([0] * 9 + [1])
+    clouds = PointClouds(torch.zeros(10, 4, 3), labels, ["many", "few", "none"])
+    assert class_weights(recipe, clouds, torch.device("cpu")) is None
+    found = class_weights(replace(recipe, class_weights="balanced"), clouds, torch.device("cpu"))
+    assert found is not None and found.isfinite().all()
+    assert found[labels].sum() == pytest.approx(10) and found[0] * 9 == pytest.approx(float(found[1]))
+    one = PointClouds(torch.zeros(2, 4, 3), torch.zeros(2), ["pallet"])
+    with pytest.raises(InputError, match="one class alone, 'pallet'"):
+        class_weights(recipe, one, torch.device("cpu"))
+
+
+def test_balanced_weights_choose_by_mean_class_accuracy(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    monkeypatch.setattr(
+        Progress, "end_epoch", lambda self, line, score: told.append(score) or self.history.append(line)
+    )
+    run = Run(replace(recipe, class_weights="balanced"), tmp_path / "run", quiet=True)
+    scores = SimpleNamespace(loss=1.0, overall_accuracy=0.9, criterion=0.9, mean_class_accuracy=0.4, num_clouds=4)
+    scores.metrics = lambda: {"loss": 1.0}
+    monkeypatch.setattr(run.task, "evaluate", lambda *_, **__: scores)
+    monkeypatch.setattr(run.folder, "save", lambda state: None)
+    run.progress.step = len(run.loader)
+    run.progress.seconds = 1.0
+    run.score_epoch(SimpleNamespace(scores=lambda *_: None, line=lambda *_: None))
+    assert told == [0.4]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from dgcnn_ws.errors import InputError
 
 MOST_POINTS = 1024  # of each cloud
 MOST_CLOUDS = 2048  # whose headings are looked at
+UNEVEN = 10  # times as many clouds in one class as in another
 HEADINGS = {
     "none": "the shapes of a class face one way: --rotate none, where new ones will face that way too",
     "up": "the shapes of a class do not all face one way, or are too few to tell: --rotate up",
@@ -23,13 +24,23 @@ HEADINGS = {
 
 
 def first_look(folder: Path) -> list[str]:
-    """Return two lines on a layout folder. Its clouds are read as they are used: it may be of any size."""
+    """Return a few lines on a layout folder. Its clouds are read as they are used: it may be of any size."""
     try:
         train, val = (read_split(folder, split) for split in ("train", "val"))
         baseline = baseline_words(baseline_accuracy(train, val), len(val), "val")
-        return [baseline, HEADINGS[suited_rotation(train)]]
+        return [baseline, HEADINGS[suited_rotation(train)], *uneven(train)]
     except InputError as error:
         return [f"no classical baseline: {error}"]
+
+
+def uneven(train: LabelledClouds) -> list[str]:
+    """Return a line where a class has many times the clouds of another, else none."""
+    counts = torch.bincount(train.labels, minlength=train.num_classes)
+    most, fewest = int(counts.argmax()), int(counts.argmin())
+    if counts[most] < UNEVEN * counts[fewest]:
+        return []
+    of_each = ", ".join(f"{int(counts[i])} of {train.class_names[i]}" for i in (most, fewest))
+    return [f"the classes are uneven ({of_each}): --class-weights balanced lets each count alike"]
 
 
 def read_split(folder: Path, split: str) -> StreamedClouds:

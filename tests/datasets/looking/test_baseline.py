@@ -9,7 +9,7 @@ import torch
 from dgcnn_ws.datasets import PointClouds
 from dgcnn_ws.datasets.built_in.shapes import normalize
 from dgcnn_ws.datasets.looking.baseline import answers, baseline_accuracy, describe
-from dgcnn_ws.datasets.looking.first_look import first_look
+from dgcnn_ws.datasets.looking.first_look import first_look, uneven
 from dgcnn_ws.datasets.looking.headings import random_turn, rotate_for
 from dgcnn_ws.datasets.solids import rotation
 
@@ -64,6 +64,14 @@ def test_first_look_at_a_folder(easy_root: Path) -> None:
     baseline, headings = first_look(easy_root / "modelnet10_ply_hdf5_2048")
     assert baseline.endswith("100.0% of the 3 validation clouds")
     assert "--rotate" in headings
+
+
+def test_uneven_classes_are_named(easy_root: Path) -> None:
+    clouds = PointClouds(torch.zeros(156, 4, 3), torch.tensor([0] * 150 + [1] * 6), ["bolt", "clip"])
+    assert uneven(clouds) == [
+        "the classes are uneven (150 of bolt, 6 of clip): --class-weights balanced lets each count alike"
+    ]
+    assert uneven(PointClouds(torch.zeros(9, 4, 3), torch.arange(9) % 2, ["a", "b"])) == []
 
 
 def test_first_look_where_nothing_is_left_for_validation(tmp_path: Path, write_file) -> None:
