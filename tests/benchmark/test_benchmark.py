@@ -140,7 +140,7 @@ def test_peak_memory_holds_the_edge_tensors_of_the_reference_alone() -> None:
     reference, fused = (benchmark.peak_memory(setting, name) for name in ("reference", "fused"))
     assert reference is not None and fused is not None
     assert 0 < fused < edges / 2 < edges < reference < 5 * edges
-    assert reference == pytest.approx(benchmark.edge_tensor_bytes(setting, "reference"), rel=0.6)
+    assert reference / 3 < benchmark.edge_tensor_bytes(setting, "reference") < 2 * reference
     assert benchmark.edge_tensor_bytes(setting, "fused") == 0
 
 
