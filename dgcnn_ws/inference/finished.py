@@ -215,7 +215,7 @@ class Segmenter(Finished):
         return answers[0] if is_single(inputs) else answers
 
     def _parts(self, given: Given, points: np.ndarray, category: str) -> Parts:
-        x = torch.from_numpy(points).to(self.device).T[None]  # (1, 3, N)
+        x = torch.from_numpy(points).to(next(self.network.parameters())).T[None]  # (1, 3, N)
         label = torch.tensor([self.class_names.index(category)], device=x.device)
         probabilities = (self(x, label)[0].T / self.temperature).softmax(1).float().cpu().numpy()  # (N, parts)
         if not np.isfinite(probabilities).all():

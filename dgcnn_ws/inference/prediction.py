@@ -54,10 +54,11 @@ def predict(
     model.eval()
     views = torch.eye(3)[None] if views is None else views
     results: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    dtype = next((weight.dtype for weight in model.parameters()), torch.float32)
     sizes = [len(cloud) for cloud in clouds]
     for size in dict.fromkeys(sizes):
         members = [i for i in range(len(clouds)) if sizes[i] == size]
-        batch = torch.from_numpy(np.stack([clouds[i] for i in members]).astype(np.float32)).to(device)
+        batch = torch.from_numpy(np.stack([clouds[i] for i in members]).astype(np.float32)).to(device, dtype)
         rows = _answer(model, batch, temperature, views)
         results.update(zip(members, zip(*(row.cpu().numpy() for row in rows), strict=True), strict=True))
     probabilities, features, wins = zip(*(results[i] for i in range(len(clouds))), strict=True)
@@ -88,4 +89,4 @@ def _forward(model: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     pooled, features = seen[0]
     winners = model.global_feature.winners(pooled)  # (B, emb_dims)
     wins = torch.zeros(len(x), x.shape[2], dtype=torch.long, device=x.device)
-    return logits, features.flatten(1), wins.scatter_add_(1, winners, torch.ones_like(winners))
+    return logits, features.flatten(1).float(), wins.scatter_add_(1, winners, torch.ones_like(winners))

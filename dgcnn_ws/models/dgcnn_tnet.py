@@ -46,6 +46,7 @@ class TNet(nn.Module):
             last.bias.copy_(torch.eye(3).flatten())
 
     def forward(self, x: Tensor, idx: Tensor) -> Tensor:
+        ops.check_types(x, next(self.edge_layers.parameters()))
         # The second convolution needs the edges themselves: only the first map of an edge MLP factors.
         points = self.edge_layers(edge_features(x, idx)).max(dim=3).values  # (B, 128, N)
         return self.head(self.global_feature(points)).view(-1, 3, 3)

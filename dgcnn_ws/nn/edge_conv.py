@@ -236,6 +236,7 @@ class EdgeConv(EdgeBlock):
         return f"k={self.k}, dilation={self.dilation}, {super().extra_repr()}"
 
     def forward(self, x: Tensor, idx: Tensor | None = None, pos: Tensor | None = None) -> Tensor:
+        ops.check_types(x, self.conv.weight)
         points = x.transpose(1, 2)  # (B, N, C)
         if idx is None:
             idx = ops.knn(points if pos is None else self._coordinates(x, pos), self.k, self.dilation)

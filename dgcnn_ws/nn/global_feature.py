@@ -43,6 +43,7 @@ class GlobalFeature(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         slope = negative_slope(self.act)
+        ops.check_types(x, self.conv.weight)
         if self.backend == "reference" or slope is None:
             features = self.act(self.norm(self.conv(x)))  # (B, emb_dims, N)
             pooled = [features.max(dim=2).values]
@@ -52,7 +53,8 @@ class GlobalFeature(nn.Module):
             y = ops.linear(x.transpose(1, 2), effective_weight(self.conv).squeeze(2), self.conv.bias)
             points = ops.PooledPoints(y, affine_sign(self.norm))
             scale, shift = affine_from_moments(self.norm, points.mean, points.var, x.shape[2])
-            pooled = [F.leaky_relu(scale * points.extreme + shift, slope)]
+            # In the weights' type: that of a network in half precision, and float32 under autocast.
+            pooled = [F.leaky_relu(scale * points.extreme + shift, slope).to(self.conv.weight.dtype)]
             if self.mean_pool:
                 pooled.append(points.mean_act(scale, shift, slope))
         return torch.cat(pooled, dim=1)

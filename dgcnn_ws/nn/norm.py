@@ -59,6 +59,12 @@ class RunningEstimates(nn.Module):
         # Sums over clouds of m, of s, and of 1: what has been seen since the last update.
         self.register_buffer("pending", torch.zeros(3, channels), persistent=False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RunningEstimates":
+        super()._apply(fn, recurse)
+        if self.pending.dtype.itemsize < 4:  # in 8 bits a count of clouds would end at 256
+            self.pending = self.pending.float()
+        return self
+
     def estimates(self) -> tuple[Tensor, Tensor]:
         """Return mean and variance as they are, apart from the buffers that a training forward pass then moves."""
         if not self.training:
@@ -77,6 +83,7 @@ class RunningEstimates(nn.Module):
 
         `seen` (B,) leaves out the rows where it is false.
         """
+        mean, var = mean.to(self.pending.dtype), var.to(self.pending.dtype)
         square, one = var + (mean - self.running_mean).square(), torch.ones_like(mean)
         moments = torch.stack([mean, square, one])
         self.pending += (moments if seen is None else moments * seen.unsqueeze(1)).sum(1)
@@ -93,8 +100,9 @@ class RunningEstimates(nn.Module):
         # has no spread about its mean.
         first = (self.num_updates == 0) & (self.pending[2] > 1)
         variance = torch.where(first, square - (mean - self.running_mean).square(), square)
-        self.running_mean.lerp_(mean, rate)
-        self.running_var.lerp_(variance.clamp_min(0), rate)  # a difference of squares may round below zero
+        # A difference of squares may round below zero.
+        for kept, seen_now in ((self.running_mean, mean), (self.running_var, variance.clamp_min(0))):
+            kept.copy_(torch.lerp(kept.to(rate.dtype), seen_now, rate))
         self.num_updates += seen
         self.pending.zero_()
 
@@ -138,7 +146,7 @@ class RunningStandardization(RunningEstimates):
         mean, var = self.estimates()
         output = (input - mean) * (var + 1e-5).rsqrt()
         if self.training:
-            values = input.detach().to(self.running_mean.dtype)
+            values = input.detach().to(self.pending.dtype)
             self.observe(values, torch.zeros_like(values))
         return output.to(input.dtype)
 

@@ -61,6 +61,7 @@ class PointConv(nn.Module):
                 f"{(x.shape[0], self.shared_channels)}, a row for each cloud."
             )
         slope = negative_slope(self.act)
+        ops.check_types(x, self.conv.weight)
         if self.backend == "reference" or slope is None:
             at_points = shared.to(x.dtype).unsqueeze(2).expand(-1, -1, x.shape[2])
             return self.act(self.norm(self.conv(torch.cat([at_points, x], dim=1))))

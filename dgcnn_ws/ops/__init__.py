@@ -18,6 +18,7 @@ from dgcnn_ws.ops.checks import (
     check_idx,
     check_layers,
     check_points,
+    check_types,
     takes_maximum,
 )
 from dgcnn_ws.ops.operators import kernels
@@ -26,6 +27,7 @@ from dgcnn_ws.ops.product import linear
 __all__ = [
     "PooledPoints",
     "check_graph",
+    "check_types",
     "column_moments",
     "edge_aggregate",
     "edges_mean",

@@ -18,6 +18,15 @@ def check_points(x: Tensor, name: str) -> None:
         raise InputError(f"{name} {tuple(x.shape)} has clouds without points; drop the empty clouds.")
 
 
+def check_types(x: Tensor, weight: Tensor) -> None:
+    """Raise InputError where points and weights are of two types that nothing makes one."""
+    narrow = torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, weight.dtype)
+    if x.dtype != weight.dtype and not (narrow and x.dtype.is_floating_point):
+        raise InputError(
+            f"The points are {x.dtype} and the weights {weight.dtype}; convert one of them: x.to(...) or model.to(...)."
+        )
+
+
 def check_idx(idx: Tensor) -> None:
     if idx.dim() != 3 or idx.shape[2] == 0:
         raise InputError(f"The graph idx is (clouds, points, k), k >= 1; this one has shape {tuple(idx.shape)}.")

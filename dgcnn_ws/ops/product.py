@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dgcnn_ws.errors import InputError
+from dgcnn_ws.ops.checks import check_types
 from dgcnn_ws.ops.literal import transformed
 from dgcnn_ws.ops.torch_operator import operator
 
@@ -43,10 +43,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     In bfloat16 where x is, or where autocast says so; a float32 weight that comes with it has a float32 gradient.
     """
-    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise InputError(
-            f"The points are {x.dtype} and the weights {weight.dtype}; convert one of them: x.to(...) or model.to(...)."
-        )
+    check_types(x, weight)
     if transformed():
         return F.linear(x, weight, bias)
     if x.device.type != "cpu" or not ONEDNN or x.numel() == 0:
