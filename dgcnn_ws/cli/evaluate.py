@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from tqdm import tqdm
 
 from dgcnn_ws.cli import arguments as parser
 from dgcnn_ws.cli.arguments import check_picture, votes_of
@@ -185,6 +184,8 @@ def corrupted(
     args: Arguments, model: "nn.Module", recipe: "Recipe", device: "torch.device"
 ) -> dict[str, dict[str, float]]:
     """Print and return the accuracy on clouds corrupted in each way, by kind and strength."""
+    from tqdm import tqdm
+
     from dgcnn_ws.datasets import HDF5Clouds
     from dgcnn_ws.datasets.corrupt import STRENGTHS, CorruptedClouds
     from dgcnn_ws.datasets.looking.census import stored_points

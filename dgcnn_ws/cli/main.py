@@ -107,6 +107,9 @@ def start(*command: str) -> int:
     for stream in filter(None, (sys.stdout, sys.stderr)):  # a file's name may hold what the terminal cannot show
         stream.reconfigure(errors="backslashreplace")
     show_notices()
+    # Importing torch and Numba makes a million objects, none of them garbage, and a training step leaves none either:
+    # to look for it after every 700 objects, and once more at the end, costs half as much as importing torch.
+    gc.set_threshold(20_000)
     code = main([*command, *sys.argv[1:]])
-    gc.freeze()  # all ends with the process: Python would take torch apart first, for a third of the time of its import
+    gc.freeze()
     return code

@@ -1,5 +1,6 @@
 """Training runs: they learn, stop and resume to the same bits, and refuse what cannot work."""
 
+import gc
 import json
 import os
 import shutil
@@ -44,6 +45,22 @@ def recipe(easy_root: Path) -> Recipe:
             lr=1e-3,
         )
     )
+
+
+@pytest.mark.parametrize("norm", ["ws_gn", "bn", "ws_bcn"])
+def test_a_step_leaves_no_tensor_to_the_garbage_collector(norm: str, recipe: Recipe, tmp_path: Path) -> None:
+    run = Run(complete(replace(recipe, norm=norm, micro_batch=4)), tmp_path / "run", quiet=True)
+    batch = next(run.loader.epoch(0))
+    run.optimizer_step(*batch)
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        run.optimizer_step(*batch)
+        gc.collect()
+        assert not [found for found in gc.garbage if isinstance(found, torch.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
 
 
 def test_each_class_counts_alike_where_weights_are_balanced(recipe: Recipe) -> None:
