@@ -46,7 +46,9 @@ def load(path: str | Path) -> Classifier | Segmenter:
 
 
 def results_of(path: Path) -> dict[str, Any] | None:
-    """Return the test scores that a run wrote of its checkpoint at `path`; None where it has not ended."""
-    results = path.parent / "results.json"
-    content = read_json(results) if results.is_file() else {}
+    """Return the test scores that a run wrote of its checkpoint at `path`; None where there are none, or damaged."""
+    try:
+        content = read_json(path.parent / "results.json")
+    except InputError:  # the network is as good without
+        return None
     return content.get(path.stem) if isinstance(content, dict) else None

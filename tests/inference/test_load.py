@@ -174,6 +174,12 @@ def test_a_damaged_temperature(run: Path, temperature: object) -> None:
         load(run)
 
 
+def test_damaged_results_do_not_stand_in_the_way(run: Path) -> None:
+    assert load(run).about["results"]
+    (run / "results.json").write_text("{")
+    assert load(run).about["results"] is None
+
+
 def test_what_is_no_checkpoint(run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"without best\.pt, last\.pt or model\.safetensors"):
