@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from dgcnn_ws.ops.loops import channels as channel_loops
+from dgcnn_ws.ops.loops import distances as distance_loops
 from dgcnn_ws.ops.loops import edges as edge_loops
 from dgcnn_ws.ops.loops import search as search_loops
-from dgcnn_ws.ops.product import linear, products_of_bfloat16
 from dgcnn_ws.ops.reference import arg_dtype, compute_dtype
 
-BLOCK_BYTES = 2**22  # one block of products: larger spills from the cache, smaller calls torch more often
-MAX_AXES = 16  # coordinates up to which differences are quicker than a product and its memory
+MAX_AXES = 16  # coordinates up to which differences, which need no centring, are as quick as products
 SMALL = 2**14  # multiply-adds (some 5 us): less is done before another thread has woken up
 _pool: ThreadPoolExecutor | None = None
 
@@ -73,46 +72,31 @@ def _signs(use_max: Tensor, dtype: torch.dtype) -> Any:
     return _view(use_max.to(dtype) * 2 - 1)
 
 
-def _products_are_exact() -> bool:
-    matmul = getattr(torch.backends.mkldnn, "matmul", None)
-    precision = getattr(matmul, "fp32_precision", None)
-    return precision in ("none", "ieee") if precision else torch.get_float32_matmul_precision() == "highest"
-
-
 def knn(x: Tensor, k: int) -> Tensor:
     """Return idx (B, N, k) int64 of the k nearest neighbours of each point in x (B, N, C)."""
     batch, num_points, channels = x.shape
     idx = torch.empty(batch, num_points, k, dtype=torch.int64)
-    # bfloat16 numbers have exact products in float32. Far from zero, where sums of them might round, they lie on a
-    # grid so coarse that the sums do not: they need no centring, and the matrix units may take them.
-    half, x = x.dtype == torch.bfloat16, x.detach().to(compute_dtype(x))
-    if channels <= MAX_AXES:
-        for axes, out in zip(x.transpose(1, 2), idx, strict=True):
-            _nearest(_view(axes), _view(axes), False, out, num_points, 0, num_points)
-        return idx
-    if not half:
-        x = x - x.mean(1, keepdim=True)  # or squares and products would be large, and their difference rounded
-        if not _products_are_exact():  # someone allowed rounded float32 products
-            x = x.double()
-    squares = x.square().sum(2)
-    rows = min(num_points, max(64, BLOCK_BYTES // (x.element_size() * num_points)))
-    for cloud, terms, out in zip(x, squares, idx, strict=True):
-        for first in range(0, num_points, rows):
-            count = min(rows, num_points - first)
-            products = products_of_bfloat16 if half else _plain_products
-            block = products(cloud[first : first + count], cloud)
-            _nearest(_view(terms), _view(block), True, out, num_points, first, count)
+    x, tiles = x.detach(), batch * -(-num_points // distance_loops.TILE)
+    terms = torch.empty(tiles * distance_loops.TILE, dtype=compute_dtype(x))
+    shape = num_points, channels
+    if channels > MAX_AXES and x.dtype == torch.bfloat16:
+        # bfloat16 numbers have exact products in float32. Far from zero, where sums of them might round, they lie on a
+        # grid so coarse that the sums do not: no need to centre them.
+        packed = torch.empty(len(terms) * -(-channels // 2), dtype=torch.uint32)
+        _share(distance_loops.pack_pairs, tiles, x.numel(), _view(x), _view(packed), _view(terms), *shape)
+        points = terms[:0]
+    else:
+        x, points = x.to(terms.dtype), terms.new_empty(len(terms) * channels)
+        by_products = channels > MAX_AXES
+        # Squares and products of what is far from zero would be large, and their difference rounded.
+        mean = _view(x.mean(1) if by_products else x.new_zeros(batch, channels))
+        inputs = _view(x), mean, mean.dtype.type(0 if by_products else float("inf")), _view(points), _view(terms)
+        _share(distance_loops.pack, tiles, x.numel(), *inputs, *shape)
+        packed, points = (points, points[:0]) if by_products else (points[:0], points)
+    inputs = _view(packed), _view(points), _view(terms), _view(idx)
+    blocks = batch * -(-num_points // distance_loops.BLOCK)
+    _share(search_loops.nearest, blocks, x.numel() * num_points, *inputs, num_points, k)
     return idx
-
-
-def _plain_products(rows: Tensor, cloud: Tensor) -> Tensor:
-    with torch.autocast("cpu", enabled=False):
-        return linear(rows, cloud)
-
-
-def _nearest(terms: Any, matrix: Any, by_products: bool, idx: Tensor, size: int, first: int, count: int) -> None:
-    arguments = terms, matrix, by_products, _view(idx), size, idx.shape[1], first
-    _share(search_loops.nearest, count, count * size, *arguments)
 
 
 def edge_aggregate(ab: Tensor, idx: Tensor, use_max: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -5,9 +5,6 @@ oneDNN, which torch ships too, reached twice the rate on an AMD EPYC (docs/PERFO
 AMX or AVX512-BF16; without them torch's own are ten times slower than float32's, so that those are taken instead.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -25,8 +22,6 @@ def _has_onednn() -> bool:
 
 
 ONEDNN = _has_onednn()
-IDLE_THREADS = ("dgcnn_ws", "tqdm")  # whose threads multiply nothing: this package's loops, a progress bar's clock
-_changing = threading.Lock()
 
 
 @cache
@@ -76,33 +71,6 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not (weight.is_contiguous() or weight.t().is_contiguous()):  # such as some columns of a larger weight,
         weight = weight.contiguous()  # for which oneDNN takes a thousand times as long
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-@contextmanager
-def _matrix_units() -> Iterator[bool]:
-    """Let float32 products in the context round their factors to bfloat16; yield whether they do.
-
-    The setting is the whole process's. Where another Python thread might multiply meanwhile it stays as it is.
-    """
-    others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
-    matmul = getattr(torch.backends.mkldnn, "matmul", None)
-    alone = all(thread.name.startswith(IDLE_THREADS) for thread in others)
-    if not multiplies_bfloat16() or matmul is None or not alone or not _changing.acquire(blocking=False):
-        yield False
-        return
-    before = matmul.fp32_precision
-    try:
-        matmul.fp32_precision = "bf16"
-        yield True
-    finally:
-        matmul.fp32_precision = before
-        _changing.release()
-
-
-def products_of_bfloat16(x: Tensor, y: Tensor) -> Tensor:
-    """Return x yᵀ of float32 tensors that hold bfloat16 numbers, whose products are exact: only sums are rounded."""
-    with torch.autocast("cpu", enabled=False), _matrix_units():
-        return linear(x, y)
 
 
 @operator("dgcnn_ws::linear")

@@ -1,14 +1,11 @@
 """bfloat16 features: what the loops read and write, neighbours as exact as the features, and no copies on the way."""
 
-import threading
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import Tensor
 
 from dgcnn_ws import DGCNN
-from dgcnn_ws.ops import cpu, knn, linear, product, reference
+from dgcnn_ws.ops import cpu, knn, linear, reference
 
 HALF = 2.0**-8  # a bfloat16 is off by half of this, relatively; two roundings of one number may differ by all of it
 
@@ -140,24 +137,6 @@ def test_linear_takes_float32_weights_under_autocast_and_gives_float32_gradients
     expected = g.flatten(0, 1).double().t() @ x.detach().flatten(0, 1).double()
     torch.testing.assert_close(weight.grad.double(), expected, rtol=HALF, atol=1e-2)
     torch.testing.assert_close(x.grad.double(), g.double() @ weight.detach().double(), rtol=2 * HALF, atol=4 * HALF)
-
-
-def test_the_setting_of_the_matrix_units_is_put_back_and_left_alone_beside_other_threads(monkeypatch) -> None:
-    matmul = SimpleNamespace(fp32_precision="none")
-    monkeypatch.setattr(product, "multiplies_bfloat16", lambda: True)
-    monkeypatch.setattr(torch.backends.mkldnn, "matmul", matmul, raising=False)
-    monkeypatch.setattr(threading, "enumerate", lambda: [threading.current_thread()])
-    with product._matrix_units() as taken:
-        assert taken and matmul.fp32_precision == "bf16"
-        with product._matrix_units() as again:  # another thread's, at the same time
-            assert not again and matmul.fp32_precision == "bf16"
-    assert matmul.fp32_precision == "none"
-    with pytest.raises(ZeroDivisionError), product._matrix_units():
-        raise ZeroDivisionError
-    assert matmul.fp32_precision == "none"
-    monkeypatch.setattr(threading, "enumerate", lambda: [threading.current_thread(), threading.Thread(name="mine")])
-    with product._matrix_units() as taken:
-        assert not taken and matmul.fp32_precision == "none"
 
 
 def gradients(network: DGCNN, points: Tensor, half: bool) -> tuple[Tensor, list[Tensor]]:

@@ -111,24 +111,15 @@ def test_knn_of_equal_points_is_distinct(channels):
     assert 0 <= idx.min() <= idx.max() < 3000
 
 
-def test_knn_in_several_blocks(monkeypatch):
-    x = random(1, 300, 20, dtype=torch.float64)
-    whole = cpu.knn(x, 9)
-    monkeypatch.setattr(cpu, "BLOCK_BYTES", 0)
-    torch.testing.assert_close(cpu.knn(x, 9).sort().values, whole.sort().values)
-
-
 def test_rounded_products_allowed_elsewhere_do_not_reach_knn():
     x = random(1, 200, 32, dtype=torch.float32)
-    expected = cpu.knn(x, 5).sort().values
+    expected = cpu.knn(x, 5)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        assert not cpu._products_are_exact()
-        torch.testing.assert_close(cpu.knn(x, 5).sort().values, expected)
+        assert torch.equal(cpu.knn(x, 5), expected)
     finally:
         torch.set_float32_matmul_precision(before)
-    assert cpu._products_are_exact() == (before == "highest")
 
 
 def test_moments_survive_a_large_common_offset():
@@ -229,7 +220,7 @@ for num_points, value, dtype in itertools.product((1, 30, 200), (nan, inf, 1e30,
         for x in (torch.full((1, num_points, 3), value), torch.randn(1, num_points, 3)):
             x[0, 0] = value
             x = x.to(dtype)
-            cpu.knn(x.repeat(1, 1, 6), k)
+            cpu.knn(x.repeat(1, 1, 7), k)
             idx = cpu.knn(x, k)
             assert idx.min() >= 0 and idx.max() < num_points
             assert k == 1 or idx.sort(-1).values.diff(dim=-1).min() > 0

@@ -1,4 +1,4 @@
-"""Nearest neighbours: distances row by row, and the k smallest of each row."""
+"""Nearest neighbours: the k smallest of each row of distances."""
 
 from typing import Any
 
@@ -6,134 +6,137 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgcnn_ws.ops.loops import Index, compiled
+from dgcnn_ws.ops.loops.distances import BLOCK, TILE, fill_differences, fill_products
+from dgcnn_ws.ops.loops.vectors import (
+    LANES,
+    bits,
+    count,
+    keys,
+    largest,
+    load,
+    lowest_bit,
+    number_of,
+    smallest,
+    splat,
+    store,
+    where,
+)
 
 Floats = NDArray[Any]  # float32 or float64, the same for all arguments of a call
+Packed = NDArray[Any]  # the same, or uint32
 Ints = NDArray[Any]
 
-_ZERO, _ONE, _TWO, _THREE, _FOUR = (Index(n) for n in range(5))
-_FEW = Index(96)  # numbers up to which counting is quicker than partitioning
+_ZERO, _ONE, _TWO, _THREE = (Index(n) for n in range(4))
+_L, _T, _B = Index(LANES), Index(TILE), Index(BLOCK)
 
 
 @compiled
-def _kth_smallest(values: Floats, ranks: Ints, count: int, k: int) -> Any:
-    """Return the k-th smallest of values[:count], and may reorder them."""
-    if count <= _FEW:  # count^2 comparisons, but many at a time and no misprediction
-        for j in range(count):
-            ranks[j] = 0
-        unrolled = count // _FOUR * _FOUR
-        for i in range(_ZERO, unrolled, _FOUR):
-            v0, v1, v2, v3 = values[i], values[i + _ONE], values[i + _TWO], values[i + _THREE]
-            for j in range(count):
-                value = values[j]
-                ranks[j] += np.int32(v0 < value) + np.int32(v1 < value) + np.int32(v2 < value) + np.int32(v3 < value)
-        for i in range(unrolled, count):
-            v0 = values[i]
-            for j in range(count):
-                ranks[j] += np.int32(v0 < values[j])
-        smallest, highest, below = values[0], np.int32(-1), np.int32(k)
-        for j in range(count):
-            if highest < ranks[j] < below:
-                smallest, highest = values[j], ranks[j]
-        return smallest
-    wanted, left, right = np.int64(k) - 1, np.int64(0), np.int64(count) - 1
-    while left < right:  # Hoare's quickselect
-        pivot = values[(left + right) // 2]
-        i, j = left, right
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while pivot < values[j]:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if wanted <= j:
-            right = j
-        elif wanted >= i:
-            left = i
+def _bound(values: Floats, size: int, k: int, spare: int) -> Any:
+    """Return a number that k of values[:size] or more do not exceed, and at most k + spare but for equal ones.
+
+    The values, none of them NaN, go on to the next multiple of sixteen. Their bits, read as integers, are bisected.
+    """
+    low = keys(load(values, _ZERO))
+    high = low
+    for c in range(_L, size, _L):
+        key = keys(load(values, c))
+        low, high = where(key < low, key, low), where(key > high, key, high)
+    first, last, like = np.int64(smallest(low)), np.int64(largest(high)), values[0]
+    while first < last:
+        middle = (first >> 1) + (last >> 1) + (first & last & 1)
+        limit, found = splat(number_of(middle, like)), _ZERO
+        for c in range(_ZERO, size, _L):
+            found += count(load(values, c) <= limit)
+        if found < k:
+            first = middle + 1
         else:
-            break
-    return values[wanted]
+            last = middle
+            if found <= k + spare:
+                break
+    return number_of(last, like)
 
 
 @compiled
 def _select_smallest(
-    row: Floats, scratch: Floats, minima: Floats, places: Ints, size: int, lanes: int, k: int, out: Ints, at: int
+    rows: Floats,
+    row: int,
+    size: int,
+    candidates: Floats,
+    minima: Floats,
+    places: Ints,
+    lanes: int,
+    k: int,
+    out: Ints,
+    at: int,
 ) -> None:
-    """Fill out[at : at + k] with the places of the k smallest values of a row without NaN.
+    """Fill out[at : at + k] with the places of the k smallest of rows[row : row + size], of equal ones the first.
 
-    The row is dealt out to lanes. The k-th smallest of their minima is at least the row's k-th smallest value
-    and seldom much more, so that a handful of candidates in k lanes is left to select among.
+    None is NaN. The row is dealt out to lanes. The k-th smallest of their minima is at least the row's k-th smallest value
+    and seldom much more, so that a handful of candidates is left to select among.
     """
-    candidates, chosen = size, _TWO * size  # where they begin in places, behind the ranks
-    count = _ZERO
+    infinity = rows.dtype.type(np.inf)
+    bound = infinity
     if lanes:
-        for lane in range(lanes):
-            minima[lane] = row[lane]
-        for first in range(lanes, size, lanes):
-            for lane in range(min(lanes, size - first)):
-                value, smallest = row[first + lane], minima[lane]
-                minima[lane] = value if value < smallest else smallest
-        for lane in range(lanes):
-            scratch[lane] = minima[lane]
-        bound = _kth_smallest(scratch, places, lanes, k)
-        num_chosen = _ZERO
-        for lane in range(lanes):
-            places[chosen + num_chosen] = lane
-            num_chosen += Index(minima[lane] <= bound)
-        for lane in range(num_chosen):
-            for j in range(Index(places[chosen + lane]), size, lanes):
-                places[candidates + count] = j
-                count += Index(row[j] <= bound)
-    else:
-        count = size
-        for j in range(size):
-            places[candidates + j] = j
-    for c in range(count):
-        scratch[c] = row[Index(places[candidates + c])]
-    bound = _kth_smallest(scratch, places, count, k)
-    filled = at
-    for c in range(count):  # fewer than k are smaller than the k-th: the next place to fill always exists
-        j = Index(places[candidates + c])
-        out[filled] = j
-        filled += Index(row[j] < bound)
-    for c in range(count):
-        j = Index(places[candidates + c])
-        if row[j] == bound:
-            out[filled] = j
+        for lane in range(_ZERO, lanes, _L):
+            least = load(rows, row + lane)
+            for first in range(lane + lanes, size, lanes):
+                values = load(rows, row + first)
+                least = where(values < least, values, least)
+            store(minima, lane, least)
+        bound = _bound(minima, lanes, k, k >> _TWO)
+    limit, found = splat(bound), _ZERO
+    for first in range(_ZERO, size, _T):
+        left = _ZERO
+        for part in range(_ZERO, _T, _L):
+            left |= bits(load(rows, row + first + part) <= limit) << part
+        while left:
+            j = first + lowest_bit(left)
+            left &= left - _ONE
+            places[found], candidates[found] = j, rows[row + j]
+            found += _ONE
+    for c in range(found, (found + _L - _ONE) // _L * _L):
+        candidates[c] = infinity
+    bound = _bound(candidates, found, k, _ZERO)
+    limit, filled = splat(bound), at
+    for c in range(_ZERO, found, _L):  # fewer than k are smaller, or just k
+        left = bits(load(candidates, c) < limit)
+        while left:
+            out[filled] = places[c + lowest_bit(left)]
+            left &= left - _ONE
             filled += _ONE
-            if filled == at + k:
-                break
+    c = _ZERO
+    while filled < at + k:
+        if candidates[c] == bound:
+            out[filled] = places[c]
+            filled += _ONE
+        c += _ONE
 
 
 @compiled
 def nearest(
-    terms: Floats, matrix: Floats, by_products: bool, idx: Ints, size: int, k: int, first: int, start: int, stop: int
+    packed: Packed, points: Floats, terms: Floats, idx: Ints, num_points: int, k: int, start: int, stop: int
 ) -> None:
-    """Fill idx (k for each point) with the k points nearest to the points first + start .. first + stop - 1.
+    """Fill idx (B, N, k) with the k points nearest to each of the clouds' points; a unit is a block of them.
 
-    Distances are squares - 2 products, of terms (size,) and matrix, whose rows begin at point `first`; or sums of
-    squared differences of coordinates, matrix (axes, size).
+    The clouds are packed (`distances`): their distances are taken by products, or, where that is empty, are points: by
+    differences.
     """
-    size, k, axes = Index(size), Index(k), Index(matrix.size) // Index(size)
-    lanes = max(Index(64), (_THREE * k + Index(15)) // Index(16) * Index(16))
-    lanes = lanes if _THREE * lanes <= size else _ZERO
-    infinity = matrix.dtype.type(np.inf)
-    row, scratch = np.empty(size, matrix.dtype), np.empty(size, matrix.dtype)
-    minima, places = np.empty(lanes, matrix.dtype), np.empty(_THREE * size, np.int32)
-    for i in range(Index(start), Index(stop)):
-        if by_products:
-            product = i * size
-            for j in range(size):
-                value = terms[j] - (matrix[product + j] + matrix[product + j])
-                row[j] = value if value < infinity else infinity  # NaN too: every later comparison is sound
+    num_points, k = Index(num_points), Index(k)
+    filled = (num_points + _T - _ONE) // _T * _T
+    blocks, axes = (num_points + _B - _ONE) // _B, Index(points.size) // Index(terms.size)
+    lanes = (_THREE * k + _T - _ONE) // _T * _T
+    lanes = lanes if _THREE * lanes <= filled else _ZERO
+    step = max(lanes, _T)
+    stride = (filled + step - _ONE) // step * step
+    rows = np.full(_B * stride, np.inf, terms.dtype)
+    candidates, places = np.empty(stride, terms.dtype), np.empty(stride, np.int32)
+    minima = np.empty(lanes, terms.dtype)
+    for unit in range(Index(start), Index(stop)):
+        cloud, first_row = unit // blocks, unit % blocks * _B
+        if packed.size > 0:
+            fill_products(packed, terms, rows, stride, cloud * filled, filled, first_row)
         else:
-            row[:] = 0
-            for axis in range(axes):
-                coordinates, origin = axis * size, matrix[axis * size + Index(first) + i]
-                for j in range(size):
-                    difference = matrix[coordinates + j] - origin
-                    value = row[j] + difference * difference
-                    row[j] = value if value < infinity else infinity
-        _select_smallest(row, scratch, minima, places, size, lanes, k, idx, (Index(first) + i) * k)
+            fill_differences(points, rows, stride, cloud * filled, filled, first_row, axes)
+        for r in range(min(_B, num_points - first_row)):
+            out = (cloud * num_points + first_row + r) * k
+            _select_smallest(rows, r * stride, stride, candidates, minima, places, lanes, k, idx, out)

@@ -1,0 +1,208 @@
+"""Squared distances of a cloud's points from each other, a block of 4 x 64 in registers.
+
+Points are packed: 64 of them side by side, then the same 64 in the next channel; of bfloat16 two channels in one uint32.
+The processor's own instruction multiplies such pairs and adds in float32 (AVX512-BF16); elsewhere they are widened, and
+products are exact either way.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.typing.templates import signature
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from dgcnn_ws.ops.loops import Index, compiled
+from dgcnn_ws.ops.loops.vectors import LANES, _halves, _many, halves, load, splat, store, where
+
+Floats = NDArray[Any]  # float32 or float64, the same for all arguments of a call
+Packed = NDArray[Any]  # the same, or uint32
+Bits = NDArray[np.uint16]
+
+TILE = 64  # points side by side
+ROWS, BLOCK = 4, 32  # points whose distances are taken at once, and one after the other
+_ZERO, _ONE, _TWO = (Index(n) for n in range(3))
+_L, _T, _R, _B = Index(LANES), Index(TILE), Index(ROWS), Index(BLOCK)
+
+
+class _BFloat(ir.Type):  # type: ignore[misc]  # llvmlite has none
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
+def _multiplier(context: Any, builder: Any, pairs: bool) -> Any:
+    """Return what builds x y + sum of vectors."""
+    if not pairs:
+        return lambda x, y, total: builder.fadd(total, builder.fmul(x, y))
+    if "+avx512bf16" in context.codegen()._tm_features:
+        floats, halves_ = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(_BFloat(), 2 * LANES)
+        name = "llvm.x86.avx512bf16.dpbf16ps.512"
+        kind = ir.FunctionType(floats, [floats, halves_, halves_])
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        return lambda x, y, total: builder.call(
+            function, [total, builder.bitcast(x, halves_), builder.bitcast(y, halves_)]
+        )
+
+    def widened(x: Any, y: Any, total: Any) -> Any:
+        for a, b in zip(_halves(builder, x), _halves(builder, y), strict=True):
+            total = builder.fadd(total, builder.fmul(a, b))
+        return total
+
+    return widened
+
+
+@intrinsic
+def _block(
+    typing_context: Any, packed: Any, columns: Any, rows: Any, steps: Any, terms: Any, term: Any, out: Any, at: Any,
+    stride: Any,
+) -> Any:  # fmt: skip
+    """Fill out[at + r stride + c] with terms[term + c] - 2 (row r . column c), c < 64, r < 4.
+
+    columns and rows are where the 64 and the 4 points begin in packed, steps how many numbers of each lie there.
+    """
+    index, pairs = types.uint64, packed.dtype == types.uint32
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        arrays = [context.make_array(sig.args[n])(context, builder, args[n]).data for n in (0, 4, 6)]
+        columns, rows, steps, term, at, stride = (args[n] for n in (1, 2, 3, 5, 7, 8))
+        one, number = ir.IntType(64), ir.IntType(32) if pairs else context.get_value_type(packed.dtype)
+        floating = context.get_value_type(out.dtype)
+        vector, result = ir.VectorType(number, LANES), ir.VectorType(floating, LANES)
+        width = context.get_abi_sizeof(floating)
+        multiply = _multiplier(context, builder, pairs)
+        parts = range(TILE // LANES)
+
+        def moved(start: Any, distance: Any) -> Any:
+            return builder.add(start, distance if isinstance(distance, ir.Value) else ir.Constant(one, distance))
+
+        def sixteen(array: Any, i: Any, kind: Any) -> Any:
+            return builder.bitcast(builder.gep(array, [i]), kind.as_pointer())
+
+        totals = [[cgutils.alloca_once(builder, result) for _ in parts] for _ in range(ROWS)]
+        for row in totals:
+            for total in row:
+                builder.store(_many(0, result), total)
+        with cgutils.for_range(builder, steps, intp=one) as loop:
+            here = builder.mul(loop.index, ir.Constant(one, TILE))
+            column = [
+                builder.load(
+                    sixteen(arrays[0], moved(moved(columns, here), part * LANES), vector), align=width, typ=vector
+                )
+                for part in parts
+            ]
+            for r, row in enumerate(totals):
+                value = builder.load(builder.gep(arrays[0], [moved(moved(rows, here), r)]), align=width, typ=number)
+                broadcast = _broadcast(builder, value, vector)
+                for total, x in zip(row, column, strict=True):
+                    builder.store(multiply(x, broadcast, builder.load(total)), total)
+        for r, row in enumerate(totals):
+            for part, total in zip(parts, row, strict=True):
+                term_here = sixteen(arrays[1], moved(term, part * LANES), result)
+                twice = builder.fmul(_many(-2, result), builder.load(total))
+                value = builder.fadd(builder.load(term_here, align=width, typ=result), twice)
+                infinity = _many(float("inf"), result)  # NaN too: every later comparison is sound
+                value = builder.select(builder.fcmp_ordered("<", value, infinity), value, infinity)
+                line = moved(at, builder.mul(stride, ir.Constant(one, r)))
+                builder.store(value, sixteen(arrays[2], moved(line, part * LANES), result), align=width)
+        return context.get_dummy_value()
+
+    return signature(types.void, packed, index, index, index, terms, index, out, index, index), build
+
+
+def _broadcast(builder: Any, value: Any, vector: Any) -> Any:
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+
+
+@compiled
+def pack(
+    x: Floats,
+    mean: Floats,
+    beyond: Any,
+    packed: Floats,
+    terms: Floats,
+    num_points: int,
+    channels: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Pack x (B, N, C) - mean (B, C), and fill terms (B, N') with the squares; a unit is a tile of points.
+
+    N' are the points of full tiles. Those that do not exist have coordinates `beyond`, and an infinite term.
+    """
+    num_points, channels = Index(num_points), Index(channels)
+    tiles = (num_points + _T - _ONE) // _T
+    for tile in range(Index(start), Index(stop)):
+        cloud, first = tile // tiles, tile % tiles * _T
+        for lane in range(_T):
+            row, exists = (cloud * num_points + first + lane) * channels, first + lane < num_points
+            for c in range(channels):
+                value = x[row + c] - mean[cloud * channels + c] if exists else beyond
+                packed[(tile * channels + c) * _T + lane] = value
+        for part in range(_ZERO, _T, _L):
+            total = splat(x.dtype.type(0))
+            for c in range(channels):
+                values = load(packed, (tile * channels + c) * _T + part)
+                total += values * values
+            store(terms, tile * _T + part, total)
+        for lane in range(min(_T, num_points - first), _T):
+            terms[tile * _T + lane] = np.inf
+
+
+@compiled
+def pack_pairs(x: Bits, packed: Packed, terms: Floats, num_points: int, channels: int, start: int, stop: int) -> None:
+    """The same of bfloat16, which needs no mean."""
+    num_points, channels = Index(num_points), Index(channels)
+    tiles, steps = (num_points + _T - _ONE) // _T, (channels + _ONE) // _TWO
+    for tile in range(Index(start), Index(stop)):
+        cloud, first = tile // tiles, tile % tiles * _T
+        for lane in range(_T):
+            row, exists = (cloud * num_points + first + lane) * channels, first + lane < num_points
+            for c in range(_ZERO, channels, _TWO):
+                pair = np.uint32(0)
+                if exists:
+                    pair = np.uint32(x[row + c])
+                    if c + _ONE < channels:
+                        pair |= np.uint32(x[row + c + _ONE]) << np.uint32(16)
+                packed[(tile * steps + c // _TWO) * _T + lane] = pair
+        for part in range(_ZERO, _T, _L):
+            total = splat(np.float32(0))
+            for c in range(steps):
+                lower, upper = halves(load(packed, (tile * steps + c) * _T + part))
+                total += lower * lower + upper * upper
+            store(terms, tile * _T + part, total)
+        for lane in range(min(_T, num_points - first), _T):
+            terms[tile * _T + lane] = np.inf
+
+
+
+@compiled
+def fill_products(packed: Packed, terms: Floats, out: Floats, stride: int, first: int, points: int, row: int) -> None:
+    """Fill out (BLOCK, stride) with |y|^2 - 2 x y: x the points row ... of a cloud, y its points, never NaN.
+
+    The cloud's points, filled up to tiles, begin at `first` and are `points`.
+    """
+    steps = Index(packed.size) // Index(terms.size)
+    rows = (first + row) // _T * _T * steps + row % _T
+    for tile in range(first, first + points, _T):
+        for r in range(_ZERO, _B, _R):
+            _block(packed, tile * steps, rows + r, steps, terms, tile, out, r * stride + (tile - first), stride)
+
+
+@compiled
+def fill_differences(packed: Floats, out: Floats, stride: int, first: int, points: int, row: int, axes: int) -> None:
+    """Fill out (BLOCK, stride) with the sums of squared differences, as exact as the coordinates, never NaN."""
+    rows, infinity = (first + row) // _T * _T * axes + row % _T, splat(packed.dtype.type(np.inf))
+    for tile in range(first, first + points, _T):
+        for r in range(_B):
+            for part in range(_ZERO, _T, _L):
+                total = splat(packed.dtype.type(0))
+                for axis in range(axes):
+                    here = splat(packed[rows + axis * _T + r])
+                    difference = load(packed, (tile * axes + axis * _T) + part) - here
+                    total += difference * difference
+                total = where(total < infinity, total, infinity)
+                store(out, r * stride + (tile - first) + part, total)

@@ -1,0 +1,258 @@
+"""Vectors of sixteen numbers as values in compiled loops: what LLVM keeps in registers, and would not find by itself.
+
+A loop over memory that updates sums in memory is vectorised only where LLVM can show that its arrays do not overlap,
+and then goes back to memory for every sum. A `Vector` is a value like a number. On every processor the same code runs:
+LLVM splits sixteen numbers into as many registers as they need.
+
+    x = load(values, i)       sixteen numbers from i on; of bfloat16 (uint16) as float32
+    store(values, i, x)       the reverse, rounded to the array's type
+    x + y, x - y, x * y       and x < y, x == y ..., which give a mask for `where`, `bits` and `count`
+    splat(number)             sixteen times the same
+    keys(x)                   integers in the order of the numbers, none of them NaN; `number_of(key, like)` goes back
+"""
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba.core import config, types
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+LANES = 16
+
+
+class Vector(types.Type):  # type: ignore[misc]  # Numba has no types of its own
+    """Sixteen numbers of a type."""
+
+    def __init__(self, dtype: Any) -> None:
+        super().__init__(name=f"Vector({dtype})")
+        self.dtype = dtype
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, ir.VectorType(manager.lookup(vector.dtype).get_value_type(), LANES))
+
+
+class _Arithmetic(AbstractTemplate):  # type: ignore[misc]
+    def generic(self, args: Any, kws: Any) -> Any:
+        if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
+            return signature(args[0], *args)
+        return None
+
+
+class _Comparison(AbstractTemplate):  # type: ignore[misc]
+    def generic(self, args: Any, kws: Any) -> Any:
+        if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
+            return signature(Vector(types.boolean), *args)
+        return None
+
+
+def _calculates(operation: Any, of_floats: str, of_ints: str) -> None:
+    def build(_: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, of_floats if isinstance(sig.args[0].dtype, types.Float) else of_ints)(*args)
+
+    infer_global(operation)(_Arithmetic)
+    lower_builtin(operation, Vector, Vector)(build)
+
+
+def _compares(operation: Any, word: str) -> None:
+    def build(_: Any, builder: Any, sig: Any, args: Any) -> Any:
+        floats = isinstance(sig.args[0].dtype, types.Float)
+        return (builder.fcmp_ordered if floats else builder.icmp_signed)(word, *args)
+
+    infer_global(operation)(_Comparison)
+    lower_builtin(operation, Vector, Vector)(build)
+
+
+for _name in ("add", "sub", "mul"):
+    _calculates(getattr(operator, _name), f"f{_name}", _name)
+    _calculates(getattr(operator, f"i{_name}"), f"f{_name}", _name)
+for _operation, _word in ((operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.eq, "==")):
+    _compares(_operation, _word)
+
+
+def _many(number: Any, of: Any) -> Any:
+    return ir.Constant(of, [number] * LANES)
+
+
+def _place(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Return a pointer to sixteen numbers of an array; checked where Numba checks subscripts."""
+    array = context.make_array(sig.args[0])(context, builder, args[0])
+    if config.BOUNDSCHECK:
+        size = builder.extract_value(array.shape, 0)
+        last = builder.add(args[1], ir.Constant(args[1].type, LANES - 1))
+        with builder.if_then(builder.icmp_unsigned(">=", last, size)):
+            context.call_conv.return_user_exc(builder, IndexError, ("sixteen numbers beyond the end of an array",))
+    return builder.gep(array.data, [args[1]])
+
+
+def _memory(context: Any, builder: Any, sig: Any, args: Any) -> tuple[Any, Any, int]:
+    """Return a pointer, the vector's type in memory, and the alignment that numbers there have."""
+    of = context.get_data_type(sig.args[0].dtype)
+    vector = ir.VectorType(of, LANES)
+    place = builder.bitcast(_place(context, builder, sig, args), vector.as_pointer())
+    return place, vector, context.get_abi_sizeof(of)
+
+
+@intrinsic
+def load(typing_context: Any, values: Any, i: Any) -> Any:
+    """Return values[i : i + 16]."""
+    half = values.dtype == types.uint16
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        place, vector, align = _memory(context, builder, sig, args)
+        loaded = builder.load(place, align=align, typ=vector)
+        if not half:
+            return loaded
+        wide = ir.VectorType(ir.IntType(32), LANES)
+        shifted = builder.shl(builder.zext(loaded, wide), _many(16, wide))
+        return builder.bitcast(shifted, ir.VectorType(ir.FloatType(), LANES))
+
+    return signature(Vector(types.float32 if half else values.dtype), values, types.uint64), build
+
+
+@intrinsic
+def store(typing_context: Any, values: Any, i: Any, x: Any) -> Any:
+    """Put x into values[i : i + 16]: rounded to bfloat16 (of two as near to the even one), whole numbers cut."""
+    half = values.dtype == types.uint16
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        place, vector, align = _memory(context, builder, sig, args)
+        number = args[2]
+        if half:
+            wide = ir.VectorType(ir.IntType(32), LANES)
+            raw = builder.bitcast(number, wide)
+            odd = builder.and_(builder.lshr(raw, _many(16, wide)), _many(1, wide))
+            upper = builder.lshr(builder.add(raw, builder.add(odd, _many(0x7FFF, wide))), _many(16, wide))
+            # Adding to a NaN's bits could make a number.
+            number = builder.select(builder.fcmp_unordered("uno", number, number), _many(0x7FC0, wide), upper)
+            number = builder.trunc(number, vector)
+        elif number.type.element.width > vector.element.width if isinstance(vector.element, ir.IntType) else False:
+            number = builder.trunc(number, vector)
+        builder.store(number, place, align=align)
+        return context.get_dummy_value()
+
+    return signature(types.void, values, types.uint64, x), build
+
+
+@intrinsic
+def splat(typing_context: Any, number: Any) -> Any:
+    """Return sixteen times a number."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = ir.VectorType(args[0].type, LANES)
+        one = builder.insert_element(ir.Constant(vector, ir.Undefined), args[0], ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+
+    return signature(Vector(number), number), build
+
+
+@intrinsic
+def where(typing_context: Any, mask: Any, x: Any, y: Any) -> Any:
+    """Return x where the mask is true, y elsewhere."""
+    return signature(x, mask, x, x), lambda _, builder, __, args: builder.select(*args)
+
+
+@intrinsic
+def bits(typing_context: Any, mask: Any) -> Any:
+    """Return the mask as a number: the i-th bit for the i-th entry."""
+
+    def build(_: Any, builder: Any, __: Any, args: Any) -> Any:
+        return builder.zext(builder.bitcast(args[0], ir.IntType(LANES)), ir.IntType(64))
+
+    return signature(types.uint64, mask), build
+
+
+@intrinsic
+def count(typing_context: Any, mask: Any) -> Any:
+    """Return how many entries of the mask are true."""
+
+    def build(_: Any, builder: Any, __: Any, args: Any) -> Any:
+        return builder.zext(builder.ctpop(builder.bitcast(args[0], ir.IntType(LANES))), ir.IntType(64))
+
+    return signature(types.uint64, mask), build
+
+
+@intrinsic
+def lowest_bit(typing_context: Any, number: Any) -> Any:
+    """Return the place of the lowest bit of a number that is not 0."""
+
+    def build(_: Any, builder: Any, __: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return signature(types.uint64, types.uint64), build
+
+
+def _integer(floating: Any) -> Any:
+    return types.int64 if floating == types.float64 else types.int32
+
+
+def _turned(builder: Any, raw: Any, width: int, many: Any) -> Any:
+    """Return a float's bits in the order of the numbers, or such an integer's as the float's bits."""
+    sign = builder.ashr(raw, many(width - 1))
+    return builder.xor(raw, builder.and_(sign, many((1 << (width - 1)) - 1)))
+
+
+@intrinsic
+def keys(typing_context: Any, x: Any) -> Any:
+    """Return signed integers that compare as the numbers of x do; -0 comes before 0."""
+    of = _integer(x.dtype)
+
+    def build(_: Any, builder: Any, __: Any, args: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(of.bitwidth), LANES)
+        return _turned(builder, builder.bitcast(args[0], vector), of.bitwidth, lambda number: _many(number, vector))
+
+    return signature(Vector(of), x), build
+
+
+@intrinsic
+def number_of(typing_context: Any, key: Any, like: Any) -> Any:
+    """Return the number whose key this is, in the type of `like`."""
+    raw = ir.IntType(_integer(like).bitwidth)
+
+    def build(context: Any, builder: Any, __: Any, args: Any) -> Any:
+        key = builder.trunc(args[0], raw) if raw.width < 64 else args[0]
+        turned = _turned(builder, key, raw.width, lambda number: ir.Constant(raw, number))
+        return builder.bitcast(turned, context.get_value_type(like))
+
+    return signature(like, types.int64, like), build
+
+
+def _reduction(name: str) -> Any:
+    def reduced(typing_context: Any, x: Any) -> Any:
+        def build(_: Any, builder: Any, __: Any, args: Any) -> Any:
+            of = args[0].type.element
+            kind = ir.FunctionType(of, [args[0].type])
+            full = f"llvm.vector.reduce.{name}.v{LANES}i{of.width}"
+            function = builder.module.globals.get(full) or ir.Function(builder.module, kind, full)
+            return builder.call(function, args)
+
+        return signature(x.dtype, x), build
+
+    reduced.__name__ = name
+    return intrinsic(reduced)
+
+
+smallest, largest = _reduction("smin"), _reduction("smax")  # of integers
+
+
+@intrinsic
+def halves(typing_context: Any, pairs: Any) -> Any:
+    """Return the lower and the upper half of uint32 numbers, each half a bfloat16, as float32."""
+    wide = Vector(types.float32)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.make_tuple(builder, sig.return_type, _halves(builder, args[0]))
+
+    return signature(types.UniTuple(wide, 2), pairs), build
+
+
+def _halves(builder: Any, pairs: Any) -> tuple[Any, Any]:
+    floats = ir.VectorType(ir.FloatType(), LANES)
+    parts = builder.shl(pairs, _many(16, pairs.type)), builder.and_(pairs, _many(0xFFFF0000, pairs.type))
+    lower, upper = (builder.bitcast(part, floats) for part in parts)
+    return lower, upper
