@@ -17,6 +17,7 @@ from dgcnn_ws.ops.loops import channels as channel_loops
 from dgcnn_ws.ops.loops import distances as distance_loops
 from dgcnn_ws.ops.loops import edges as edge_loops
 from dgcnn_ws.ops.loops import search as search_loops
+from dgcnn_ws.ops.loops.vectors import LANES
 from dgcnn_ws.ops.reference import arg_dtype, compute_dtype
 
 MAX_AXES = 16  # coordinates up to which differences, which need no centring, are as quick as products
@@ -93,9 +94,8 @@ def knn(x: Tensor, k: int) -> Tensor:
         inputs = _view(x), mean, mean.dtype.type(0 if by_products else float("inf")), _view(points), _view(terms)
         _share(distance_loops.pack, tiles, x.numel(), *inputs, *shape)
         packed, points = (points, points[:0]) if by_products else (points[:0], points)
-    inputs = _view(packed), _view(points), _view(terms), _view(idx)
-    blocks = batch * -(-num_points // distance_loops.BLOCK)
-    _share(search_loops.nearest, blocks, x.numel() * num_points, *inputs, num_points, k)
+    blocks, arrays = batch * -(-num_points // distance_loops.BLOCK), (packed, points, terms, idx)
+    _share(search_loops.nearest, blocks, x.numel() * num_points, *map(_view, arrays), num_points, k)
     return idx
 
 
@@ -104,7 +104,7 @@ def edge_aggregate(ab: Tensor, idx: Tensor, use_max: Tensor) -> tuple[Tensor, Te
     dtype, (batch, num_points, k), channels = compute_dtype(ab), idx.shape, ab.shape[2] // 2
     extreme = torch.empty(batch, num_points, channels, dtype=_stored(ab))
     arg = torch.empty(batch, num_points, channels, dtype=arg_dtype(k))
-    units = batch * -(-channels // edge_loops.FORWARD)
+    units = batch * -(-channels // LANES)
     pieces = 16 // gcd(units, 16)  # not the number of threads, so that the sums do not depend on it
     sums = torch.empty(batch, pieces, 2, channels, dtype=torch.float64)
     shift = torch.empty(batch, channels, dtype=dtype)
@@ -142,7 +142,7 @@ def edge_aggregate_backward(
         )
     _share(
         edge_loops.edge_backward,
-        batch * -(-channels // edge_loops.BACKWARD),
+        batch * -(-channels // LANES),
         arg.numel() * k,
         *(_view(ab, stored), neighbours, _view(offsets), _view(sources), _view(arg), _view(mean)),
         _view(torch.empty(0, dtype=stored) if g_extreme is None else g_extreme, stored),
@@ -202,7 +202,7 @@ def column_moments_backward(
         channel_loops.columns_backward,
         y.shape[0] * y.shape[1],
         y.numel(),
-        *(_view(y, g_y.dtype), _view(arg), _view(mean)),
+        *(_view(y, g_y.dtype), _view(arg, torch.int32), _view(mean)),
         _view(torch.zeros_like(mean) if g_extreme is None else g_extreme, mean.dtype),
         *_slope_and_curve(mean, g_mean, g_var, y.shape[1]),
         _view(mean.new_zeros(len(mean), 4, mean.shape[1]) if activated is None else activated, mean.dtype),

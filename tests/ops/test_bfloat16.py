@@ -106,6 +106,16 @@ def test_neighbours_are_those_of_float64(features) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize(("num_points", "channels", "k"), [(1, 17, 1), (70, 33, 70), (129, 20, 43), (1000, 18, 110)])
+def test_neighbours_of_odd_sizes(num_points: int, channels: int, k: int) -> None:
+    x = draw(2, num_points, 2 * channels)[..., ::2]
+    distances = torch.cdist(x.double(), x.double()).square()
+    found = distances.gather(2, knn(x, k)).sort(-1).values
+    torch.testing.assert_close(found, distances.sort(-1).values[..., :k], rtol=1e-5, atol=1e-4)
+    ties = knn(torch.ones(1, num_points, channels).bfloat16(), k)
+    assert torch.equal(ties.sort(-1).values, torch.arange(k).expand(1, num_points, k))
+
+
 def test_no_feature_changes_its_type_or_layout_in_the_loops() -> None:
     ab, channels = draw(2, 64, 128), 64
     idx, use_max = knn(ab[..., :3].float(), 5), torch.ones(channels, dtype=torch.bool)

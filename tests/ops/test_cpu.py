@@ -240,6 +240,23 @@ for num_points, value, dtype in itertools.product((1, 30, 200), (nan, inf, 1e30,
     )
 
 
+def test_bfloat16_neighbours_are_the_same_without_instructions_for_bfloat16(request):
+    in_a_new_process(
+        """
+import torch
+from dgcnn_ws.ops import cpu
+for num_points, channels, k in ((1, 17, 1), (70, 33, 70), (300, 64, 20), (129, 20, 43)):
+    x = torch.randn(2, num_points, channels).bfloat16()
+    distances = torch.cdist(x.double(), x.double()).square()
+    found = distances.gather(2, cpu.knn(x, k)).sort(-1).values
+    torch.testing.assert_close(found, distances.sort(-1).values[..., :k], rtol=1e-5, atol=1e-4)
+""",
+        NUMBA_CPU_NAME="generic",
+        NUMBA_CPU_FEATURES="",
+        NUMBA_CACHE_DIR=str(request.config.cache.mkdir("numba-generic")),
+    )
+
+
 def test_loops_run_where_no_folder_can_be_written(monkeypatch):
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
     assert loops.compiled(lambda x: x + 1)(1) == 2

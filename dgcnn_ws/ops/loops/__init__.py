@@ -50,6 +50,10 @@ def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+# A part of such loops, which becomes part of their code: what it is called with and returns stays in registers.
+inlined = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
+
+
 @intrinsic
 def _float_of_bits(context: Any, bits: Any) -> Any:
     def build(_: Any, builder: Any, __: Any, args: Any) -> Any:

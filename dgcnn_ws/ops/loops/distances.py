@@ -1,8 +1,8 @@
 """Squared distances of a cloud's points from each other, a block of 4 x 64 in registers.
 
-Points are packed: 64 of them side by side, then the same 64 in the next channel; of bfloat16 two channels in one uint32.
-The processor's own instruction multiplies such pairs and adds in float32 (AVX512-BF16); elsewhere they are widened, and
-products are exact either way.
+Points are packed: 64 of them side by side, then the same 64 in the next channel; of bfloat16 two channels in a uint32.
+AVX512-BF16 has an instruction that multiplies such pairs and adds in float32; elsewhere they are widened. Products are
+exact either way.
 """
 
 from typing import Any
@@ -27,9 +27,12 @@ _ZERO, _ONE, _TWO = (Index(n) for n in range(3))
 _L, _T, _R, _B = Index(LANES), Index(TILE), Index(ROWS), Index(BLOCK)
 
 
-class _BFloat(ir.Type):  # type: ignore[misc]  # llvmlite has none
+class _BFloat(ir.Type):  # llvmlite has none
     def _to_string(self) -> str:
         return "bfloat"
+
+
+_BFLOAT = _BFloat()
 
 
 def _multiplier(context: Any, builder: Any, pairs: bool) -> Any:
@@ -37,13 +40,7 @@ def _multiplier(context: Any, builder: Any, pairs: bool) -> Any:
     if not pairs:
         return lambda x, y, total: builder.fadd(total, builder.fmul(x, y))
     if "+avx512bf16" in context.codegen()._tm_features:
-        floats, halves_ = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(_BFloat(), 2 * LANES)
-        name = "llvm.x86.avx512bf16.dpbf16ps.512"
-        kind = ir.FunctionType(floats, [floats, halves_, halves_])
-        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        return lambda x, y, total: builder.call(
-            function, [total, builder.bitcast(x, halves_), builder.bitcast(y, halves_)]
-        )
+        return lambda x, y, total: _pairs_multiplied(builder, x, y, total)
 
     def widened(x: Any, y: Any, total: Any) -> Any:
         for a, b in zip(_halves(builder, x), _halves(builder, y), strict=True):
@@ -51,6 +48,26 @@ def _multiplier(context: Any, builder: Any, pairs: bool) -> Any:
         return total
 
     return widened
+
+
+def _pairs_multiplied(builder: Any, x: Any, y: Any, total: Any) -> Any:
+    """Build the processor's own instruction, for each sixteen."""
+    floats, halved = ir.VectorType(ir.FloatType(), 16), ir.VectorType(_BFLOAT, 32)
+    name, kind = "llvm.x86.avx512bf16.dpbf16ps.512", ir.FunctionType(floats, [floats, halved, halved])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+
+    def shuffled(one: Any, other: Any, places: range) -> Any:
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(places)), list(places))
+        return builder.shuffle_vector(one, other, mask)
+
+    def part(whole: Any, first: int) -> Any:
+        return shuffled(whole, ir.Constant(whole.type, ir.Undefined), range(first, first + 16))
+
+    def product(first: int) -> Any:
+        factors = (builder.bitcast(part(pairs, first), halved) for pairs in (x, y))
+        return builder.call(function, [part(total, first), *factors])
+
+    return shuffled(product(0), product(16), range(LANES))
 
 
 @intrinsic
@@ -77,7 +94,7 @@ def _block(
         def moved(start: Any, distance: Any) -> Any:
             return builder.add(start, distance if isinstance(distance, ir.Value) else ir.Constant(one, distance))
 
-        def sixteen(array: Any, i: Any, kind: Any) -> Any:
+        def vector_at(array: Any, i: Any, kind: Any) -> Any:
             return builder.bitcast(builder.gep(array, [i]), kind.as_pointer())
 
         totals = [[cgutils.alloca_once(builder, result) for _ in parts] for _ in range(ROWS)]
@@ -88,7 +105,7 @@ def _block(
             here = builder.mul(loop.index, ir.Constant(one, TILE))
             column = [
                 builder.load(
-                    sixteen(arrays[0], moved(moved(columns, here), part * LANES), vector), align=width, typ=vector
+                    vector_at(arrays[0], moved(moved(columns, here), part * LANES), vector), align=width, typ=vector
                 )
                 for part in parts
             ]
@@ -99,13 +116,13 @@ def _block(
                     builder.store(multiply(x, broadcast, builder.load(total)), total)
         for r, row in enumerate(totals):
             for part, total in zip(parts, row, strict=True):
-                term_here = sixteen(arrays[1], moved(term, part * LANES), result)
+                term_here = vector_at(arrays[1], moved(term, part * LANES), result)
                 twice = builder.fmul(_many(-2, result), builder.load(total))
                 value = builder.fadd(builder.load(term_here, align=width, typ=result), twice)
                 infinity = _many(float("inf"), result)  # NaN too: every later comparison is sound
                 value = builder.select(builder.fcmp_ordered("<", value, infinity), value, infinity)
                 line = moved(at, builder.mul(stride, ir.Constant(one, r)))
-                builder.store(value, sixteen(arrays[2], moved(line, part * LANES), result), align=width)
+                builder.store(value, vector_at(arrays[2], moved(line, part * LANES), result), align=width)
         return context.get_dummy_value()
 
     return signature(types.void, packed, index, index, index, terms, index, out, index, index), build
@@ -176,7 +193,6 @@ def pack_pairs(x: Bits, packed: Packed, terms: Floats, num_points: int, channels
             store(terms, tile * _T + part, total)
         for lane in range(min(_T, num_points - first), _T):
             terms[tile * _T + lane] = np.inf
-
 
 
 @compiled

@@ -34,7 +34,7 @@ _L, _T, _B = Index(LANES), Index(TILE), Index(BLOCK)
 def _bound(values: Floats, size: int, k: int, spare: int) -> Any:
     """Return a number that k of values[:size] or more do not exceed, and at most k + spare but for equal ones.
 
-    The values, none of them NaN, go on to the next multiple of sixteen. Their bits, read as integers, are bisected.
+    The values, none of them NaN, go on to the next multiple of a vector. Their bits, read as integers, are bisected.
     """
     low = keys(load(values, _ZERO))
     high = low
@@ -71,8 +71,8 @@ def _select_smallest(
 ) -> None:
     """Fill out[at : at + k] with the places of the k smallest of rows[row : row + size], of equal ones the first.
 
-    None is NaN. The row is dealt out to lanes. The k-th smallest of their minima is at least the row's k-th smallest value
-    and seldom much more, so that a handful of candidates is left to select among.
+    None is NaN. The row is dealt out to lanes. The k-th smallest of their minima is at least the row's k-th smallest
+    value and seldom much more, so that a handful of candidates is left to select among.
     """
     infinity = rows.dtype.type(np.inf)
     bound = infinity

@@ -1,13 +1,13 @@
-"""Vectors of sixteen numbers as values in compiled loops: what LLVM keeps in registers, and would not find by itself.
+"""Vectors of thirty-two numbers as values in compiled loops, which LLVM keeps in registers.
 
-A loop over memory that updates sums in memory is vectorised only where LLVM can show that its arrays do not overlap,
-and then goes back to memory for every sum. A `Vector` is a value like a number. On every processor the same code runs:
-LLVM splits sixteen numbers into as many registers as they need.
+A loop that updates sums in memory is vectorised only where LLVM can show that its arrays do not overlap, and then goes
+back to memory for every sum. A `Vector` is a value like a number. On every processor the same code runs:
+LLVM splits a vector into as many registers as it needs, two or more, which keeps the processor's units busy.
 
-    x = load(values, i)       sixteen numbers from i on; of bfloat16 (uint16) as float32
+    x = load(values, i)       thirty-two numbers from i on; of bfloat16 (uint16) as float32
     store(values, i, x)       the reverse, rounded to the array's type
     x + y, x - y, x * y       and x < y, x == y ..., which give a mask for `where`, `bits` and `count`
-    splat(number)             sixteen times the same
+    splat(number)             thirty-two times the same
     keys(x)                   integers in the order of the numbers, none of them NaN; `number_of(key, like)` goes back
 """
 
@@ -19,11 +19,11 @@ from numba.core import config, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-LANES = 16
+LANES = 32
 
 
-class Vector(types.Type):  # type: ignore[misc]  # Numba has no types of its own
-    """Sixteen numbers of a type."""
+class Vector(types.Type):
+    """Thirty-two numbers of a type."""
 
     def __init__(self, dtype: Any) -> None:
         super().__init__(name=f"Vector({dtype})")
@@ -31,19 +31,19 @@ class Vector(types.Type):  # type: ignore[misc]  # Numba has no types of its own
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         super().__init__(manager, vector, ir.VectorType(manager.lookup(vector.dtype).get_value_type(), LANES))
 
 
-class _Arithmetic(AbstractTemplate):  # type: ignore[misc]
+class _Arithmetic(AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
         if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
             return signature(args[0], *args)
         return None
 
 
-class _Comparison(AbstractTemplate):  # type: ignore[misc]
+class _Comparison(AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
         if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
             return signature(Vector(types.boolean), *args)
@@ -79,13 +79,13 @@ def _many(number: Any, of: Any) -> Any:
 
 
 def _place(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """Return a pointer to sixteen numbers of an array; checked where Numba checks subscripts."""
+    """Return a pointer to thirty-two numbers of an array; checked where Numba checks subscripts."""
     array = context.make_array(sig.args[0])(context, builder, args[0])
-    if config.BOUNDSCHECK:
+    if config.BOUNDSCHECK:  # type: ignore[attr-defined]
         size = builder.extract_value(array.shape, 0)
         last = builder.add(args[1], ir.Constant(args[1].type, LANES - 1))
         with builder.if_then(builder.icmp_unsigned(">=", last, size)):
-            context.call_conv.return_user_exc(builder, IndexError, ("sixteen numbers beyond the end of an array",))
+            context.call_conv.return_user_exc(builder, IndexError, ("thirty-two numbers beyond the end of an array",))
     return builder.gep(array.data, [args[1]])
 
 
@@ -99,7 +99,7 @@ def _memory(context: Any, builder: Any, sig: Any, args: Any) -> tuple[Any, Any, 
 
 @intrinsic
 def load(typing_context: Any, values: Any, i: Any) -> Any:
-    """Return values[i : i + 16]."""
+    """Return values[i : i + 32]."""
     half = values.dtype == types.uint16
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -116,7 +116,7 @@ def load(typing_context: Any, values: Any, i: Any) -> Any:
 
 @intrinsic
 def store(typing_context: Any, values: Any, i: Any, x: Any) -> Any:
-    """Put x into values[i : i + 16]: rounded to bfloat16 (of two as near to the even one), whole numbers cut."""
+    """Put x into values[i : i + 32]: rounded to bfloat16 (of two as near to the even one), whole numbers cut."""
     half = values.dtype == types.uint16
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -140,7 +140,7 @@ def store(typing_context: Any, values: Any, i: Any, x: Any) -> Any:
 
 @intrinsic
 def splat(typing_context: Any, number: Any) -> Any:
-    """Return sixteen times a number."""
+    """Return thirty-two times a number."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         vector = ir.VectorType(args[0].type, LANES)
@@ -149,6 +149,17 @@ def splat(typing_context: Any, number: Any) -> Any:
         return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
 
     return signature(Vector(number), number), build
+
+
+@intrinsic
+def double(typing_context: Any, x: Any) -> Any:
+    """Return x in float64."""
+
+    def build(_: Any, builder: Any, __: Any, args: Any) -> Any:
+        wide = ir.VectorType(ir.DoubleType(), LANES)
+        return args[0] if args[0].type == wide else builder.fpext(args[0], wide)
+
+    return signature(Vector(types.float64), x), build
 
 
 @intrinsic
