@@ -234,6 +234,20 @@ for num_points, value, dtype in itertools.product((1, 30, 200), (nan, inf, 1e30,
             cpu.mean_act_parts(x, mean, var, 0.2)
             cpu.scale_shift_act_backward(x, x, mean, var, 0.2)
             cpu.mean_act_backward(mean, x, mean, var, 0.2)
+
+import numba, numpy as np
+from dgcnn_ws.ops.loops.vectors import LANES, load, store
+@numba.njit
+def copy(values, i, j):
+    store(values, np.uint64(i), load(values, np.uint64(j)))
+values = np.zeros(2 * LANES, np.float32)
+copy(values, 0, LANES)
+for i, j in ((LANES + 1, 0), (0, LANES + 1)):
+    try:
+        copy(values, i, j)
+    except IndexError:
+        continue
+    raise AssertionError("vectors are not checked")
 """,
         NUMBA_BOUNDSCHECK="1",
         NUMBA_CACHE_DIR=str(request.config.cache.mkdir("numba-boundscheck")),

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from dgcnn_ws.ops.loops import Index, compiled
-from dgcnn_ws.ops.loops.vectors import LANES, _halves, _many, halves, load, splat, store, where
+from dgcnn_ws.ops.loops.vectors import LANES, _halves, _many, check, halves, load, splat, store, where
 
 Floats = NDArray[Any]  # float32 or float64, the same for all arguments of a call
 Packed = NDArray[Any]  # the same, or uint32
@@ -82,7 +82,8 @@ def _block(
     index, pairs = types.uint64, packed.dtype == types.uint32
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        arrays = [context.make_array(sig.args[n])(context, builder, args[n]).data for n in (0, 4, 6)]
+        whole = [context.make_array(sig.args[n])(context, builder, args[n]) for n in (0, 4, 6)]
+        arrays = [array.data for array in whole]
         columns, rows, steps, term, at, stride = (args[n] for n in (1, 2, 3, 5, 7, 8))
         one, number = ir.IntType(64), ir.IntType(32) if pairs else context.get_value_type(packed.dtype)
         floating = context.get_value_type(out.dtype)
@@ -97,6 +98,12 @@ def _block(
         def vector_at(array: Any, i: Any, kind: Any) -> Any:
             return builder.bitcast(builder.gep(array, [i]), kind.as_pointer())
 
+        deep = builder.mul(builder.sub(steps, ir.Constant(one, 1)), ir.Constant(one, TILE))
+        below = builder.mul(stride, ir.Constant(one, ROWS - 1))
+        last = moved(columns, deep), moved(rows, deep), term, moved(at, below)
+        width_of = (TILE, ROWS, TILE, TILE)
+        for array, start, length in zip((whole[0], *whole), last, width_of, strict=True):
+            check(context, builder, array, moved(start, length - 1))
         totals = [[cgutils.alloca_once(builder, result) for _ in parts] for _ in range(ROWS)]
         for row in totals:
             for total in row:

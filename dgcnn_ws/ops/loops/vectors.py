@@ -78,22 +78,21 @@ def _many(number: Any, of: Any) -> Any:
     return ir.Constant(of, [number] * LANES)
 
 
-def _place(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """Return a pointer to thirty-two numbers of an array; checked where Numba checks subscripts."""
-    array = context.make_array(sig.args[0])(context, builder, args[0])
+def check(context: Any, builder: Any, array: Any, last: Any) -> None:
+    """Build what raises IndexError where a subscript is beyond the array's end, if Numba checks subscripts at all."""
     if config.BOUNDSCHECK:  # type: ignore[attr-defined]
         size = builder.extract_value(array.shape, 0)
-        last = builder.add(args[1], ir.Constant(args[1].type, LANES - 1))
         with builder.if_then(builder.icmp_unsigned(">=", last, size)):
-            context.call_conv.return_user_exc(builder, IndexError, ("thirty-two numbers beyond the end of an array",))
-    return builder.gep(array.data, [args[1]])
+            context.call_conv.return_user_exc(builder, IndexError, ("a vector goes beyond the end of its array",))
 
 
 def _memory(context: Any, builder: Any, sig: Any, args: Any) -> tuple[Any, Any, int]:
     """Return a pointer, the vector's type in memory, and the alignment that numbers there have."""
     of = context.get_data_type(sig.args[0].dtype)
     vector = ir.VectorType(of, LANES)
-    place = builder.bitcast(_place(context, builder, sig, args), vector.as_pointer())
+    array = context.make_array(sig.args[0])(context, builder, args[0])
+    check(context, builder, array, builder.add(args[1], ir.Constant(args[1].type, LANES - 1)))
+    place = builder.bitcast(builder.gep(array.data, [args[1]]), vector.as_pointer())
     return place, vector, context.get_abi_sizeof(of)
 
 
