@@ -23,6 +23,7 @@ MAX_SPLIT_BYTES = 4 << 30
 TOO_LARGE = f"in memory it may be {MAX_SPLIT_BYTES}. Add --stream, which reads clouds as they are used"
 MAX_COMPRESSION = 1100  # deflate reaches 1032 at most; a header that declares more has no data behind it
 MAX_TEXT_BYTES = 1 << 20
+ROUNDING, LOST = 2.0**-24, 1e-4  # of float32, in parts of a coordinate; and what a cloud may lose of its width
 
 
 def read_lines(path: Path) -> list[str]:
@@ -156,9 +157,10 @@ def read_clouds(files: list[Path], num_points: int, class_names: list[str]) -> t
         if count == 0:
             continue
         with open_hdf5(path) as file:
-            points[rows] = own_dataset(file, "data", "f")[:, :num_points]
+            stored = own_dataset(file, "data", "f")[:, :num_points]
+        check_points(path, stored, 0)  # before what float32 rounds away is gone
+        points[rows] = stored
         labels[rows] = read_labels(path, class_names)
-        check_finite(path, points[rows], 0)
     return points, labels
 
 
@@ -201,9 +203,21 @@ def read_labels(path: Path, class_names: list[str]) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def check_finite(path: Path, points: np.ndarray, first: int) -> None:
-    """Raise InputError where one of the clouds (b, num_points, 3), the file's from `first` on, is not finite."""
+def check_points(path: Path, points: np.ndarray, first: int) -> None:
+    """Raise InputError where one of the clouds (b, num_points, 3), the file's from `first` on, cannot be trained on.
+
+    Its coordinates are not finite, or so far from the origin that float32 cannot hold its shape.
+    """
     finite = np.isfinite(points).all(axis=(1, 2))
     if not finite.all():
         cloud = first + int(finite.argmin())
         raise InputError(f"{path}: cloud {cloud} has NaN or infinite coordinates; replace the file.")
+    largest, smallest = points.max(axis=1), points.min(axis=1)
+    extent, distance = (largest - smallest).max(axis=1), np.maximum(np.abs(largest), np.abs(smallest)).max(axis=1)
+    lost = (extent > 0) & (distance * ROUNDING > LOST * extent)
+    if lost.any():
+        cloud = int(lost.argmax())
+        raise InputError(
+            f"{path}: cloud {first + cloud} is {extent[cloud]:.3g} wide and {distance[cloud]:.3g} away from the origin, "
+            "where 32 bits do not hold its shape; store each cloud less its mean."
+        )

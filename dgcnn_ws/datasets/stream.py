@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dgcnn_ws.datasets.hdf5 import (
     check_file,
-    check_finite,
+    check_points,
     chunk_bytes,
     list_files,
     open_hdf5,
@@ -149,8 +149,9 @@ class StreamedClouds(LabelledClouds):
             edges = np.flatnonzero(np.diff(rows // chunk_rows(data))) + 1
             for begin, end in pairwise([0, *edges.tolist(), len(rows)]):
                 first, last = int(rows[begin]), int(rows[end - 1])
-                clouds = data[first : last + 1, : self.num_points].astype(np.float32, copy=False)
-                check_finite(self.files[file], clouds, first)
+                stored = data[first : last + 1, : self.num_points]
+                check_points(self.files[file], stored, first)
+                clouds = stored.astype(np.float32, copy=False)
                 yield slice(begin, end), [clouds[row - first] for row in rows[begin:end]]
 
     @contextmanager
