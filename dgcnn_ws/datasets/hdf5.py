@@ -218,6 +218,6 @@ def check_points(path: Path, points: np.ndarray, first: int) -> None:
     if lost.any():
         cloud = int(lost.argmax())
         raise InputError(
-            f"{path}: cloud {first + cloud} is {extent[cloud]:.3g} wide and {distance[cloud]:.3g} away from the origin, "
+            f"{path}: cloud {first + cloud} is {extent[cloud]:.3g} wide, {distance[cloud]:.3g} from the origin, "
             "where 32 bits do not hold its shape; store each cloud less its mean."
         )

@@ -143,7 +143,7 @@ def test_clouds_too_far_from_the_origin_for_float32_are_refused(root: Path) -> N
     cloud = np.random.default_rng(0).uniform(-1, 1, (3, 32, 3))
     cloud[1] += (5e5, 5.4e6, 200)  # as maps have it
     replace(root, "data", cloud)
-    assert "wide and 5.4e+06 away from the origin" in refused(root)
+    assert "wide, 5.4e+06 from the origin" in refused(root)
     replace(root, "data", 1000 * (cloud - cloud.mean(axis=1, keepdims=True)) + 5000)
     assert len(ModelNet40(root, "test", num_points=4)) == 3
 
