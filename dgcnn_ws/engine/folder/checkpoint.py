@@ -65,7 +65,8 @@ def load_tensors(path: Path, harmless: Sequence[Any] = ()) -> Any:
     file is missing, holds anything else, or is damaged.
     """
     if not path.is_file():
-        raise InputError(f"{path} does not exist. Checkpoints lie in a run's folder as best.pt and last.pt.")
+        wrong = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {wrong}. Checkpoints lie in a run's folder as best.pt and last.pt.")
     data = path.read_bytes()
     try:
         with memory_bound(4 * len(data) + (1 << 30)), warnings.catch_warnings():
