@@ -1,5 +1,6 @@
 """What is said of a data set before hours go into it: how far a classical method comes, and how its shapes stand."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,11 @@ def first_look(folder: Path) -> list[str]:
 
 def uneven(train: LabelledClouds) -> list[str]:
     """Return a line where a class has many times the clouds of another, else none."""
-    counts = torch.bincount(train.labels, minlength=train.num_classes)
-    most, fewest = int(counts.argmax()), int(counts.argmin())
-    if counts[most] < UNEVEN * counts[fewest]:
+    counts = Counter(train.labels.tolist()).most_common()  # those of which there is a cloud
+    (_, most), (_, fewest) = counts[0], counts[-1]
+    if most < UNEVEN * fewest:
         return []
-    of_each = ", ".join(f"{int(counts[i])} of {train.class_names[i]}" for i in (most, fewest))
+    of_each = ", ".join(f"{count} of {train.class_names[label]}" for label, count in (counts[0], counts[-1]))
     return [f"the classes are uneven ({of_each}): --class-weights balanced lets each count alike"]
 
 
