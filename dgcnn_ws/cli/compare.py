@@ -123,7 +123,8 @@ def search(
 def load(recipe: Recipe, split: str) -> "LabelledClouds":
     from dgcnn_ws.engine.task import TASKS
 
-    return TASKS[recipe.task].load(recipe, split)
+    task = TASKS[recipe.task]
+    return task.load(recipe, split) if split == "test" else task.load_to_train(recipe, split)
 
 
 def check_folders(jobs: "list[Job]", data: str) -> None:

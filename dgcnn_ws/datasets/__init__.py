@@ -28,6 +28,7 @@ __all__ = [
     "PointClouds",
     "Shapes",
     "StreamedClouds",
+    "find_dataset",
     "load_dataset",
     "load_parts",
     "stream_dataset",

@@ -77,6 +77,12 @@ def augmentation(augment: str, rotate: str) -> Augmentation:
     return lambda points, generator: chosen(random_rotations(rotate, points, generator), generator)
 
 
+def some_points(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw some of each cloud's points, each at most once: (B, N, 3) -> (B, count, 3)."""
+    order = torch.rand(points.shape[:2], generator=generator, device=points.device).argsort(dim=1)[:, :count]
+    return points.gather(1, order[..., None].expand(-1, -1, 3))
+
+
 def random_rotations(kind: str, points: Tensor, generator: torch.Generator) -> Tensor:
     """Turn every cloud at random: (B, N, 3) -> (B, N, 3).
 

@@ -59,6 +59,8 @@ def train(
     if train is not None:
         if recipe.stream:
             raise InputError("stream reads clouds from files, and these are given. Leave it out.")
+        if recipe.redraw:
+            raise InputError("redraw draws from the points that files hold, and these clouds are given. Leave it out.")
         recipe = complete(replace(recipe, dataset=GIVEN))
         splits = given_splits(recipe, train, val, test, class_names)
     elif val is not None or test is not None or class_names is not None:

@@ -43,10 +43,12 @@ def suited(folder: Path) -> tuple[Recipe, str]:
             batch_size=batch,
             epochs=min(max(round(CLOUDS / len(train)), FEWEST), MOST),
             precision="auto",
+            redraw=True,
         )
     recipe = replace(recipe, k=min(Recipe.k, recipe.num_points))
     names = ("num_points", "emb_dims", "batch_size", "epochs", "precision", "rotate")
     named = {name: getattr(recipe, name) or PRESETS[recipe.preset].epochs for name in names}
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in named.items())
+    flags += " --redraw" * recipe.redraw
     about = HEADINGS[recipe.rotate].partition(":")[0]
     return recipe, f"usual for {len(train):,} training clouds, unless a flag says otherwise: {flags} ({about})"

@@ -90,6 +90,9 @@ class Recipe:
     """What is not known of how shapes stand, turned at random before that: none (headings are those of the files, as
     ModelNet's mostly agree) | up (which way they face) | any (which side is up, too). Of a set of your own: measured,
     by whether the shapes of a class agree."""
+    redraw: bool = False
+    """At each step show the network other points of a cloud's stored ones, and not always the first: more to learn from
+    where shapes are few. Scores are of the first."""
     class_weights: ClassWeights = "none"
     """balanced: each class counts alike in the loss, however few clouds it has, and best.pt is chosen by mean class
     accuracy; for sets of 150 clouds of one class and 6 of another."""
@@ -306,6 +309,8 @@ def _check(recipe: Recipe) -> None:
             )
         if recipe.stream:
             raise InputError("--task segment has no --stream: its data lie in memory. Leave it out.")
+        if recipe.redraw:
+            raise InputError("--redraw is for clouds with one label, and --task segment has one a point. Leave it out.")
         if recipe.class_weights != "none":
             raise InputError("--class-weights are of classes of clouds, and --task segment names parts. Leave it out.")
     counts = ("groups", "batch_size", "micro_batch", "epochs", "num_points", "k", "emb_dims")
@@ -411,7 +416,8 @@ def from_config(config: Any, source: Path) -> Recipe:
 # Settings that older runs do not name, and which then had these values.
 BEFORE = {"task": "classify", "devices": 1, "nodes": 1, "sync_bn": False, "cuda_graph": False}
 BEFORE |= {"deterministic": False, "stream": False, "stream_buffer": 256}
-BEFORE |= {"average_weights": 0.0, "start": "", "freeze": False, "rotate": "none", "class_weights": "none"}
+BEFORE |= {"average_weights": 0.0, "start": "", "freeze": False, "rotate": "none", "redraw": False}
+BEFORE |= {"class_weights": "none"}
 
 
 @cache

@@ -1,11 +1,14 @@
 """What a network learns: its data, its outputs, what they should be, and its scores."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from dgcnn_ws.datasets import LabelledClouds, PartClouds, load_dataset, load_parts, stream_dataset
+from dgcnn_ws.datasets import LabelledClouds, PartClouds, find_dataset, load_dataset, load_parts, stream_dataset
+from dgcnn_ws.datasets.hdf5 import list_files
+from dgcnn_ws.datasets.looking.census import stored_points
 from dgcnn_ws.engine.parallel.processes import ALONE, Processes
 from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.scoring.evaluation import Scores, evaluate
@@ -23,6 +26,13 @@ class Classification:
         if recipe.stream:
             return stream_dataset(*place, recipe.stream_buffer * 10**6)
         return load_dataset(*place)
+
+    def load_to_train(self, recipe: Recipe, split: str) -> LabelledClouds:
+        """Return a split to train on: with every point that all of its clouds have, where these are drawn anew."""
+        if not recipe.redraw:
+            return self.load(recipe, split)
+        files = list_files(find_dataset(recipe.dataset).locate(recipe.data_root), "train")
+        return self.load(replace(recipe, num_points=min(map(stored_points, files))), split)
 
     def answer_names(self, dataset: LabelledClouds) -> list[str]:
         """Return the name of each of the network's outputs."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dgcnn_ws.datasets import LabelledClouds, PartClouds
-from dgcnn_ws.datasets.augment import augmentation
+from dgcnn_ws.datasets.augment import augmentation, some_points
 from dgcnn_ws.datasets.loader import Loader
 from dgcnn_ws.engine import outlook
 from dgcnn_ws.engine.average import Average
@@ -55,8 +55,9 @@ class Splits(NamedTuple):
 
 def load_splits(recipe: Recipe) -> Splits:
     """Return the splits of the recipe's data set. Raises InputError where it cannot be read."""
-    names = ("train", "val", "test") if recipe.select == "val" else ("trainval", "test", "test")
-    return Splits(*(TASKS[recipe.task].load(recipe, name) for name in names))
+    train, *others = ("train", "val", "test") if recipe.select == "val" else ("trainval", "test", "test")
+    task = TASKS[recipe.task]
+    return Splits(task.load_to_train(recipe, train), *(task.load(recipe, name) for name in others))
 
 
 class Run:
@@ -236,7 +237,10 @@ class Run:
 
     def augment(self, points: Tensor, step: int) -> Tensor:
         """Return the clouds (B, N, 3) as the network sees them in this step."""
-        return self.augmentation(points, self.generator.manual_seed(seed_of(self.recipe.seed, step, AUGMENTATION)))
+        generator = self.generator.manual_seed(seed_of(self.recipe.seed, step, AUGMENTATION))
+        if self.recipe.redraw:
+            points = some_points(points, self.recipe.num_points, generator)
+        return self.augmentation(points, generator)
 
     def count_answers(self) -> None:
         """Move the devices' sums into the progress."""

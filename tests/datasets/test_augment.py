@@ -17,6 +17,7 @@ from dgcnn_ws.datasets.augment import (
     random_rotations,
     rotate,
     rotations,
+    some_points,
 )
 
 
@@ -149,3 +150,14 @@ def test_clouds_are_turned_before_they_are_augmented() -> None:
         assert torch.equal(
             augmentation("dgcnn", kind)(points, generator()), augment_dgcnn(random_rotations(kind, points, same), same)
         )
+
+
+def test_some_points_are_each_clouds_own_and_drawn_once() -> None:
+    points = torch.randn(3, 20, 3)
+    found = some_points(points, 12, torch.Generator().manual_seed(0))
+    assert found.shape == (3, 12, 3)
+    for cloud, drawn in zip(points, found, strict=True):
+        assert len(drawn.unique(dim=0)) == 12
+        assert all((cloud == point).all(1).any() for point in drawn)
+    assert torch.equal(some_points(points, 12, torch.Generator().manual_seed(0)), found)
+    assert not torch.equal(some_points(points, 12, torch.Generator().manual_seed(1)), found)

@@ -63,6 +63,19 @@ def test_a_step_leaves_no_tensor_to_the_garbage_collector(norm: str, recipe: Rec
         gc.garbage.clear()
 
 
+def test_other_points_of_a_cloud_at_each_step(recipe: Recipe, tmp_path: Path) -> None:
+    drawn = Run(replace(recipe, redraw=True), tmp_path / "run", quiet=True)
+    assert (drawn.train_set.num_points, drawn.select_set.num_points) == (48, 32)  # all that are stored, and the first
+    points, _ = next(drawn.loader.epoch(0))
+    one, other = (drawn.augment(points, step) for step in (0, 1))
+    assert one.shape == (BATCH, 32, 3) and torch.equal(drawn.augment(points, 0), one)
+    assert not torch.equal(other.sort(1).values, one.sort(1).values)
+    drawn.train()
+    streamed = Run(replace(recipe, redraw=True, stream=True), tmp_path / "streamed", quiet=True)
+    streamed.train()
+    assert_same_bits(weights(tmp_path / "run"), weights(tmp_path / "streamed"))
+
+
 def test_each_class_counts_alike_where_weights_are_balanced(recipe: Recipe) -> None:
     labels = torch.tensor([0] * 9 + [1])
     clouds = PointClouds(torch.zeros(10, 4, 3), labels, ["many", "few", "none"])
