@@ -140,18 +140,19 @@ def floor_seconds(setting: Setting, products: Times) -> list[float]:
     """Return each round's seconds of a cloud's unavoidable arithmetic, at the best product's rate.
 
     Args:
-        products: of each of `product_steps`; neighbour distances stay float32 in any precision.
+        products: of each of `product_steps`. The points' own distances, 3 channels' worth, stay float32.
     """
     size = product_multiply_adds(setting)
     if setting.mode in ragged.CHANNELS:
         adds = ragged_multiply_adds(setting)
     else:
         adds = multiply_adds(setting.mode, setting.num_points, setting.emb_dims)
-    distances = adds.pop("distances", 0)
+    coordinates = setting.num_points**2 * CHANNELS[0] if "distances" in adds else 0
     best = [min(times) / size for times in zip(*products.values(), strict=True)]
     exact = [times for name, times in products.items() if name.startswith("float32")]
     best_exact = [min(times) / size for times in zip(*exact, strict=True)]
-    return [sum(adds.values()) * b + distances * e for b, e in zip(best, best_exact, strict=True)]
+    others = sum(adds.values()) - coordinates
+    return [others * b + coordinates * e for b, e in zip(best, best_exact, strict=True)]
 
 
 # --- what is measured ---

@@ -152,10 +152,11 @@ class EdgeBlock(nn.Module):
 def _mean(g: EdgeGroup, weights: list[Tensor], biases: list[Tensor], slope: float, last_slope: float) -> Tensor:
     """Return the mean over the edges of the last layer's output (B, N, C')."""
     if not weights or last_slope == slope:
-        return ops.edges_mean(g.ab, g.idx, g.scales, g.shifts, weights, biases, last_slope)
+        return ops.edges_mean(g.ab, g.idx, ops.Layers(g.scales, g.shifts, weights, biases, last_slope))
     # The last layer is affine, and the mean moves in front of it.
     assert last_slope == 1, "an activation of another slope behind the last layer alone"
-    mean = ops.edges_mean(g.ab, g.idx, g.scales[:-1], g.shifts[:-1], weights[:-1], biases[:-1], slope)
+    inner = ops.Layers(g.scales[:-1], g.shifts[:-1], weights[:-1], biases[:-1], slope)
+    mean = ops.edges_mean(g.ab, g.idx, inner)
     y = ops.linear(mean, weights[-1].to(mean.dtype), biases[-1].to(mean.dtype) if biases else None)
     return ops.scale_shift_act(y, g.scales[-1], g.shifts[-1], last_slope)
 
@@ -164,7 +165,9 @@ def _aggregate(
     groups: list[EdgeGroup], weights: list[Tensor], biases: list[Tensor], slope: float, sign: Tensor
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Return each group's extremes (B, N, C), and the moments (clouds, C) of all, behind the layers so far."""
-    results = [ops.layers_aggregate(g.ab, g.idx, g.scales, g.shifts, weights, biases, slope, sign) for g in groups]
+    results = [
+        ops.layers_aggregate(g.ab, g.idx, ops.Layers(g.scales, g.shifts, weights, biases, slope), sign) for g in groups
+    ]
     extremes, means, variances = (list(parts) for parts in zip(*results, strict=True))
     return extremes, _join(means), _join(variances)
 

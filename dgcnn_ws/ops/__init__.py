@@ -5,8 +5,6 @@ derivatives in reverse mode are kernels too; those beyond, forward mode and `tor
 edge tensor (`literal`, `reference`).
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -21,10 +19,12 @@ from dgcnn_ws.ops.checks import (
     check_types,
     takes_maximum,
 )
+from dgcnn_ws.ops.layers import Layers
 from dgcnn_ws.ops.operators import kernels
 from dgcnn_ws.ops.product import linear
 
 __all__ = [
+    "Layers",
     "PooledPoints",
     "check_graph",
     "check_types",
@@ -130,16 +130,7 @@ def edge_aggregate(ab: Tensor, idx: Tensor, sign: Tensor) -> tuple[Tensor, Tenso
     return extreme, mean, var
 
 
-def layers_aggregate(
-    ab: Tensor,
-    idx: Tensor,
-    scales: Sequence[Tensor],
-    shifts: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    negative_slope: float,
-    sign: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+def layers_aggregate(ab: Tensor, idx: Tensor, layers: Layers, sign: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Take extremes over the neighbours, and the moments, of edge features behind m further layers.
 
         y_1,ij = a_j + b_i,    y_{l+1} = weight_l leaky_relu(scale_l y_l + shift_l) + bias_l,    l = 1..m
@@ -149,52 +140,41 @@ def layers_aggregate(
 
     Args:
         ab: (B, N, 2 C_1) and idx: (B, N, k), as for `edge_aggregate`.
-        scales, shifts: m of (B, C_l).
-        weights: m of (C_{l+1}, C_l).
-        biases: m of (C_{l+1},), or none.
-        negative_slope: of the leaky ReLU, in [0, 1].
+        layers: the m further ones.
         sign: (C_{m+1},) number, above 0 for the maximum; or bool, true for the maximum.
 
     Returns:
         extreme (B, N, C_{m+1}) in ab's type; mean and var (B, C_{m+1}) in float32 (float64 for float64).
 
     Raises:
-        InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
+        InputError: shapes, types or devices do not fit together, or the slope is outside [0, 1].
     """
-    check_layers(ab, idx, scales, shifts, weights, biases, negative_slope, last_is_affine=False)
-    if not weights:
+    check_layers(ab, idx, layers, last_is_affine=False)
+    if not layers.weights:
         return edge_aggregate(ab, idx, sign)
-    use_max = takes_maximum(sign, ab, len(weights[-1]))
-    layers = list(scales), list(shifts), list(weights), list(biases)
+    use_max = takes_maximum(sign, ab, len(layers.weights[-1]))
     if literal.transformed():
-        return literal.layers_aggregate(ab, idx, *layers, negative_slope, use_max)
-    extreme, _, mean, var = on_edges.layers_aggregate(ab, idx, *layers, negative_slope, use_max)
+        return literal.layers_aggregate(ab, idx, layers, use_max)
+    extreme, _, mean, var = on_edges.layers_aggregate(ab, idx, *layers.lists(), layers.slope, use_max)
     return extreme, mean, var
 
 
-def edges_mean(
-    ab: Tensor,
-    idx: Tensor,
-    scales: Sequence[Tensor],
-    shifts: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    negative_slope: float,
-) -> Tensor:
+def edges_mean(ab: Tensor, idx: Tensor, layers: Layers) -> Tensor:
     """Return the mean over the neighbours of leaky_relu(scale_{m+1} y_{m+1} + shift_{m+1}), no edge kept.
 
-    y as in `layers_aggregate`, which takes the same arguments but one scale and one shift less; m = 0 is the mean
-    of the activated a_j + b_i.
+    y as in `layers_aggregate`, whose layers have one scale and one shift less; m = 0 is the mean of the activated
+    a_j + b_i.
 
     Returns:
         (B, N, C_{m+1}) in ab's type.
 
     Raises:
-        InputError: shapes, types or devices do not fit together, or negative_slope is outside [0, 1].
+        InputError: shapes, types or devices do not fit together, or the slope is outside [0, 1].
     """
-    check_layers(ab, idx, scales, shifts, weights, biases, negative_slope, last_is_affine=True)
-    run = literal.edges_mean if literal.transformed() else on_edges.edges_mean
-    return run(ab, idx, list(scales), list(shifts), list(weights), list(biases), negative_slope)
+    check_layers(ab, idx, layers, last_is_affine=True)
+    if literal.transformed():
+        return literal.edges_mean(ab, idx, layers)
+    return on_edges.edges_mean(ab, idx, *layers.lists(), layers.slope)
 
 
 def scale_shift_act(x: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:

@@ -1,12 +1,12 @@
 """What the operators can be called with: shapes, types and devices that fit together, or InputError."""
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.ops.layers import Layers
 
 
 def check_points(x: Tensor, name: str) -> None:
@@ -44,17 +44,9 @@ def check_edges(ab: Tensor, idx: Tensor) -> None:
     check_device(ab, idx, "idx")
 
 
-def check_layers(
-    ab: Tensor,
-    idx: Tensor,
-    scales: Sequence[Tensor],
-    shifts: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    negative_slope: float,
-    last_is_affine: bool,
-) -> None:
+def check_layers(ab: Tensor, idx: Tensor, layers: Layers, last_is_affine: bool) -> None:
     check_edges(ab, idx)
+    scales, shifts, weights, biases, slope = layers
     affine = len(weights) + last_is_affine
     if len(scales) != affine or len(shifts) != affine or len(biases) not in (0, len(weights)):
         raise InputError(
@@ -71,7 +63,7 @@ def check_layers(
         if tensor.shape != shape:
             raise InputError(f"A {name} of the layers has shape {tuple(tensor.shape)}; {shape} fits the others.")
         check_device(ab, tensor, name)
-    check_slope(negative_slope)
+    check_slope(slope)
 
 
 def check_slope(negative_slope: float) -> None:

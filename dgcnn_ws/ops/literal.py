@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from dgcnn_ws.ops.layers import Layers
 from dgcnn_ws.ops.reference import compute_dtype
-
-Lists = Sequence[Tensor]
 
 
 def transformed() -> bool:
@@ -27,10 +26,9 @@ def _activated(y: Tensor, scale: Tensor, shift: Tensor, slope: float) -> Tensor:
     return F.leaky_relu(y * scale[:, None, None].to(y.dtype) + shift[:, None, None].to(y.dtype), slope)
 
 
-def _edges(
-    ab: Tensor, idx: Tensor, scales: Lists, shifts: Lists, weights: Lists, biases: Lists, slope: float
-) -> Tensor:
+def _edges(ab: Tensor, idx: Tensor, layers: Layers) -> Tensor:
     """Return y_{m+1} (B, N, k, C) of m layers."""
+    scales, shifts, weights, biases, slope = layers
     a, b = ab.to(compute_dtype(ab)).chunk(2, dim=-1)
     rows = idx.long().flatten(1).unsqueeze(-1).expand(-1, -1, a.shape[-1])
     y = a.gather(1, rows).unflatten(1, idx.shape[1:]) + b.unsqueeze(2)
@@ -41,22 +39,13 @@ def _edges(
 
 
 def layers_aggregate(
-    ab: Tensor,
-    idx: Tensor,
-    scales: Lists,
-    shifts: Lists,
-    weights: Lists,
-    biases: Lists,
-    slope: float,
-    use_max: Tensor | None = None,
-    *,
-    arg: Tensor | None = None,
+    ab: Tensor, idx: Tensor, layers: Layers, use_max: Tensor | None = None, *, arg: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return extreme (B, N, C), mean, var (B, C): see `dgcnn_ws.ops.layers_aggregate`.
 
     `arg` (B, N, C), in place of `use_max`, says which neighbour each extreme is, as the operator found it.
     """
-    y = _edges(ab, idx, scales, shifts, weights, biases, slope)
+    y = _edges(ab, idx, layers)
     if arg is None:
         assert use_max is not None
         arg = torch.where(use_max, y.argmax(2), y.argmin(2))
@@ -65,22 +54,22 @@ def layers_aggregate(
     return y.gather(2, arg.long().unsqueeze(2)).squeeze(2).to(ab.dtype), mean, var
 
 
-def edges_mean(
-    ab: Tensor, idx: Tensor, scales: Lists, shifts: Lists, weights: Lists, biases: Lists, slope: float
-) -> Tensor:
+def edges_mean(ab: Tensor, idx: Tensor, layers: Layers) -> Tensor:
     """Return the mean (B, N, C) over the neighbours of z_{m+1}: see `dgcnn_ws.ops.edges_mean`."""
-    y = _edges(ab, idx, scales, shifts, weights, biases, slope)
-    return _activated(y, scales[-1], shifts[-1], slope).mean(2).to(ab.dtype)
+    y = _edges(ab, idx, layers)
+    return _activated(y, layers.scales[-1], layers.shifts[-1], layers.slope).mean(2).to(ab.dtype)
 
 
-def gradients(inputs: Sequence[Any], outputs: Sequence[Tensor], g_outputs: Sequence[Tensor | None]) -> tuple[Any, ...]:
+def gradients(
+    ab: Tensor, layers: Layers, outputs: Sequence[Tensor], g_outputs: Sequence[Tensor | None]
+) -> tuple[Any, ...]:
     """Return the gradients of ab, scales, shifts, weights and biases, themselves differentiable.
 
     Args:
-        inputs: ab, idx, scales, shifts, weights, biases and more, as given to the functions above.
+        ab, layers: as given to the functions above.
         outputs, g_outputs: what came of them, and its gradients; None for zero.
     """
-    ab, _, *lists = inputs[:6]
+    lists = layers.lists()
     flat = [ab, *(tensor for tensors in lists for tensor in tensors)]
     wanted = [tensor for tensor in flat if tensor.requires_grad]
     pairs = [(out, g) for out, g in zip(outputs, g_outputs, strict=True) if g is not None and out.requires_grad]

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dgcnn_ws.ops import literal, on_edges_reference, operators
+from dgcnn_ws.ops.layers import Layers
 from dgcnn_ws.ops.on_edges_reference import affine, affine_backward, by_cloud
 from dgcnn_ws.ops.product import linear
 from dgcnn_ws.ops.reference import arg_dtype, compute_dtype
@@ -35,19 +36,10 @@ def _passes_for(x: Tensor) -> ModuleType:
 class _Edges:
     """The layers of a block of points, and the gradients of all that they are made of."""
 
-    def __init__(
-        self,
-        ab: Tensor,
-        idx: Tensor,
-        scales: Sequence[Tensor],
-        shifts: Sequence[Tensor],
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
-        slope: float,
-    ) -> None:
-        self.passes, self.type, self.slope = _passes_for(ab), ab.dtype, slope
+    def __init__(self, ab: Tensor, idx: Tensor, layers: Layers) -> None:
+        self.passes, self.type = _passes_for(ab), ab.dtype
         self.ab, self.idx = ab.detach().to(compute_dtype(ab)).contiguous(), idx.contiguous()
-        self.scales, self.shifts, self.weights, self.biases = scales, shifts, weights, biases
+        self.scales, self.shifts, self.weights, self.biases, self.slope = layers
         self.num_points = idx.shape[1]
 
     def blocks(self) -> Iterator[tuple[int, int]]:
@@ -143,7 +135,7 @@ def layers_aggregate(
     use_max: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return extreme, arg (B, N, C), mean, var (B, C) of y_{m+1}: see `dgcnn_ws.ops.layers_aggregate`."""
-    edges = _Edges(ab, idx, scales, shifts, weights, biases, slope)
+    edges = _Edges(ab, idx, Layers(scales, shifts, weights, biases, slope))
     (batch, num_points, k), channels = idx.shape, len(weights[-1])
     extreme = edges.ab.new_empty(batch, num_points, channels)
     arg = torch.empty(extreme.shape, dtype=arg_dtype(k), device=ab.device)
@@ -190,7 +182,7 @@ def layers_aggregate_backward(
     g_var: Tensor | None,
 ) -> Gradients:
     """Return the gradients of ab, scales, shifts, weights and biases; one that is None counts as zero."""
-    edges = _Edges(ab, idx, scales, shifts, weights, biases, slope)
+    edges = _Edges(ab, idx, Layers(scales, shifts, weights, biases, slope))
     edges.start_gradients()
     (_, num_points, k), zero = idx.shape, torch.zeros_like(mean)
     slope_of_y = zero if g_mean is None else g_mean / (num_points * k)
@@ -209,7 +201,7 @@ def edges_mean(
     ab: Tensor, idx: Tensor, scales: Lists, shifts: Lists, weights: Lists, biases: Lists, slope: float
 ) -> Tensor:
     """Return the mean (B, N, C) over the neighbours of z_{m+1}: see `dgcnn_ws.ops.edges_mean`."""
-    edges = _Edges(ab, idx, scales, shifts, weights, biases, slope)
+    edges = _Edges(ab, idx, Layers(scales, shifts, weights, biases, slope))
     out = edges.ab.new_empty(*idx.shape[:2], scales[-1].shape[1])
     for first, last in edges.blocks():
         z, y = edges.outputs(first, last)
@@ -235,7 +227,7 @@ def edges_mean_backward(
     g_out: Tensor,
 ) -> Gradients:
     """Return the gradients of ab, scales, shifts, weights and biases."""
-    edges = _Edges(ab, idx, scales, shifts, weights, biases, slope)
+    edges = _Edges(ab, idx, Layers(scales, shifts, weights, biases, slope))
     edges.start_gradients()
     g_points = (g_out.to(edges.ab.dtype) / idx.shape[2]).flatten(0, 1)
     for first, last in edges.blocks():
@@ -262,31 +254,32 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(ab, idx, *extra, *(tensor for tensors in lists for tensor in tensors))
 
 
-def _saved(ctx: Any, extra: int) -> tuple[Any, ...]:
+def _saved(ctx: Any, extra: int) -> tuple[Tensor, Tensor, Layers, list[Tensor]]:
     ab, idx, *rest = ctx.saved_tensors
     flat = iter(rest[extra:])
-    lists = [[next(flat) for _ in range(length)] for length in ctx.lengths]
-    return ab, idx, *lists, ctx.slope, *rest[:extra]
+    scales, shifts, weights, biases = ([next(flat) for _ in range(length)] for length in ctx.lengths)
+    return ab, idx, Layers(scales, shifts, weights, biases, ctx.slope), rest[:extra]
 
 
 def _layers_backward(
     ctx: Any, g_extreme: Tensor | None, _: None, g_mean: Tensor | None, g_var: Tensor | None
 ) -> tuple[Any, ...]:
-    *inputs, arg, mean = _saved(ctx, 2)
+    ab, idx, layers, (arg, mean) = _saved(ctx, 2)
+    g_outputs = g_extreme, g_mean, g_var
     if torch.is_grad_enabled():  # someone differentiates this gradient again: see `literal`
-        outputs = literal.layers_aggregate(*inputs, arg=arg)
-        g_ab, *g_lists = literal.gradients(inputs, outputs, (g_extreme, g_mean, g_var))
+        outputs = literal.layers_aggregate(ab, idx, layers, arg=arg)
+        g_ab, *g_lists = literal.gradients(ab, layers, outputs, g_outputs)
     else:
-        g_ab, *g_lists = layers_aggregate_backward(*inputs, arg, mean, g_extreme, g_mean, g_var)
+        g_ab, *g_lists = layers_aggregate_backward(ab, idx, *layers.lists(), layers.slope, arg, mean, *g_outputs)
     return g_ab, None, *g_lists, None, None
 
 
 def _mean_backward(ctx: Any, g_out: Tensor) -> tuple[Any, ...]:
-    inputs = _saved(ctx, 0)
+    ab, idx, layers, _ = _saved(ctx, 0)
     if torch.is_grad_enabled():
-        g_ab, *g_lists = literal.gradients(inputs, (literal.edges_mean(*inputs),), (g_out,))
+        g_ab, *g_lists = literal.gradients(ab, layers, (literal.edges_mean(ab, idx, layers),), (g_out,))
     else:
-        g_ab, *g_lists = edges_mean_backward(*inputs, g_out)
+        g_ab, *g_lists = edges_mean_backward(ab, idx, *layers.lists(), layers.slope, g_out)
     return g_ab, None, *g_lists, None
 
 

@@ -1,9 +1,9 @@
-"""`python -m scripts.checks.peer CLONE`: time a public DGCNN beside this project's, in turns in one process.
+"""`python -m scripts.checks.peer FOLDER`: time a public DGCNN beside this project's, in turns in one process.
 
-CLONE is a clone of https://github.com/antao97/dgcnn.pytorch, or another folder whose model.py has its `DGCNN_cls`.
-What it asks of a CUDA device is given it on the CPU. A training step is forward pass, cross entropy, backward pass and
-fused Adam; inference is a forward pass. Milliseconds a cloud, median and range over the rounds; ratios are taken round
-by round.
+FOLDER holds the model.py of https://github.com/antao97/dgcnn.pytorch (that file alone is needed; a clone brings 50 MB
+of weights along), or another one with its `DGCNN_cls`. What it asks of a CUDA device is given it on the CPU. A training
+step is forward pass, cross entropy, backward pass and fused Adam; inference is a forward pass. Milliseconds a cloud,
+median and range over the rounds; ratios are taken round by round. The floor is the benchmark's, in the row's precision.
 """
 
 import sys
@@ -38,7 +38,7 @@ class TorchOnCpu:
 
 @dataclass(frozen=True)
 class Arguments:
-    clone: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional]
     """Folder with the public model.py."""
     batch_size: int = 16
     """Clouds in a step."""
@@ -55,11 +55,11 @@ class Arguments:
 
 
 def public_network(args: Arguments) -> nn.Module:
-    """Return the clone's network. Raises InputError where its model.py has none."""
-    path = args.clone / "model.py"
+    """Return the folder's network. Raises InputError where its model.py has none."""
+    path = args.folder / "model.py"
     spec = spec_from_file_location("public_dgcnn", path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise InputError(f"{path} is no file. Clone https://github.com/antao97/dgcnn.pytorch and name its folder.")
+        raise InputError(f"{path} is no file. Put the model.py of https://github.com/antao97/dgcnn.pytorch there.")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "DGCNN_cls"):
@@ -76,18 +76,31 @@ def steps_of(args: Arguments, mode: str) -> tuple[dict[str, Step], Setting]:
     steps = {"public": make(setting, public_network(args), points)}
     for norm in ("bn", "ws_gn"):
         steps[f"{norm}, 32"] = benchmark.make_step(replace(setting, norm=norm), "fused")
-    steps["ws_gn, bf16"] = benchmark.make_step(replace(setting, precision="bf16"), "fused")
-    return steps, setting
+    steps["ws_gn, bf16"] = benchmark.make_step(half := replace(setting, precision="bf16"), "fused")
+    return steps, half
 
 
-def table(args: Arguments, mode: str, times: Times, floor: list[float]) -> str:
-    lines = [f"{mode:<12}  {'ms per cloud':>24}  {'times the public speed':>24}  x float32 floor"]
+def floors(setting: Setting, products: Times) -> dict[str, list[float]]:
+    """Return each round's seconds of a cloud's unavoidable arithmetic, by precision."""
+    exact = {name: times for name, times in products.items() if name.startswith("float32")}
+    return {
+        "32": benchmark.floor_seconds(replace(setting, precision="32"), exact),
+        "bf16": benchmark.floor_seconds(setting, products),
+    }
+
+
+def table(args: Arguments, mode: str, times: Times, floor_of: dict[str, list[float]]) -> str:
+    lines = [f"{mode:<12}  {'ms per cloud':>24}  {'times the public speed':>24}  floor (ms)  x floor"]
     for name, seconds in times.items():
+        floor = floor_of["bf16" if name.endswith("bf16") else "32"]
         ms = benchmark.spread([1000 * s / args.batch_size for s in seconds])
         ratio = benchmark.spread([first / s for first, s in zip(times["public"], seconds, strict=True)])
         over = benchmark.spread([s / args.batch_size / f for s, f in zip(seconds, floor, strict=True)])
         texts = (f"{v['median']:.1f} ({v['min']:.1f} - {v['max']:.1f})" for v in (ms, ratio))
-        lines.append(f"{name:<12}  " + "  ".join(f"{text:>24}" for text in texts) + f"  {over['median']:.1f}")
+        least = 1000 * benchmark.spread(floor)["median"]
+        lines.append(
+            f"{name:<12}  " + "  ".join(f"{text:>24}" for text in texts) + f"  {least:>10.1f}  {over['median']:>7.2f}"
+        )
     return "\n".join(lines)
 
 
@@ -105,7 +118,7 @@ def main() -> None:
             steps, setting = steps_of(args, mode)
             times = benchmark.time_rounds(setting, steps | benchmark.product_steps(setting), args.rounds, 1e9)
             products = {name: times.pop(name) for name in list(times) if name not in steps}
-            print(table(args, mode, times, benchmark.floor_seconds(setting, products)), flush=True)
+            print(table(args, mode, times, floors(setting, products)), flush=True)
     except InputError as error:
         sys.exit(str(error))
 

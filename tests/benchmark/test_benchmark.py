@@ -66,9 +66,10 @@ def test_the_floor_is_the_best_products_in_each_round() -> None:
         "bfloat16 mm": [product * 1e-9, product * 9e-9],
     }
     adds = benchmark.multiply_adds("inference", 1024)
-    rest = sum(adds.values()) - adds["distances"]
-    # Distances stay float32 where everything else may be bfloat16.
-    expected = [adds["distances"] * 2e-9 + rest * 1e-9, adds["distances"] * 3e-9 + rest * 3e-9]
+    coordinates = 3 * 1024**2
+    rest = sum(adds.values()) - coordinates
+    # The points' own distances stay float32 where everything else may be bfloat16.
+    expected = [coordinates * 2e-9 + rest * 1e-9, coordinates * 3e-9 + rest * 3e-9]
     assert benchmark.floor_seconds(setting, times) == pytest.approx(expected)
 
 

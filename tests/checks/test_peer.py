@@ -40,5 +40,8 @@ def test_a_folder_without_the_network_is_refused(tmp_path: Path, text: str | Non
 
 def test_ratios_are_taken_round_by_round(tmp_path: Path) -> None:
     times = {"public": [8.0, 16.0, 32.0], "ours": [1.0, 4.0, 16.0]}  # 8, 4 and 2 times as fast
-    row = table(Arguments(tmp_path, batch_size=2), "train", times, [0.25, 0.5, 1.0]).splitlines()[2]
-    assert row.split() == ["ours", "2000.0", "(500.0", "-", "8000.0)", "4.0", "(2.0", "-", "8.0)", "4.0"]
+    times["ours, bf16"] = times["ours"]
+    floors = {"32": [0.25, 0.5, 1.0], "bf16": [0.125, 0.25, 0.5]}
+    rows = [row.split() for row in table(Arguments(tmp_path, batch_size=2), "train", times, floors).splitlines()[2:]]
+    same = ["2000.0", "(500.0", "-", "8000.0)", "4.0", "(2.0", "-", "8.0)"]
+    assert rows == [["ours", *same, "500.0", "4.00"], ["ours,", "bf16", *same, "250.0", "8.00"]]

@@ -37,11 +37,11 @@ def chain() -> dict[str, tuple[Callable[..., Tensor | tuple[Tensor, ...]], list[
         "mean_act": (lambda y, a, b: ops.mean_act(y, a, b, SLOPE), [ab[..., :3].contiguous(), scale, shift]),
         "PooledPoints": (pooled, [ab[..., :3].contiguous(), scale, shift]),
         "layers_aggregate": (
-            lambda ab, a, b, w, c: ops.layers_aggregate(ab, idx, [a], [b], [w], [c], SLOPE, sign),
+            lambda ab, a, b, w, c: ops.layers_aggregate(ab, idx, ops.Layers([a], [b], [w], [c], SLOPE), sign),
             [ab, scale, shift, weight, bias],
         ),
         "edges_mean": (
-            lambda ab, a, b, w, c, d, e: ops.edges_mean(ab, idx, [a, d], [b, e], [w], [c], SLOPE),
+            lambda ab, a, b, w, c, d, e: ops.edges_mean(ab, idx, ops.Layers([a, d], [b, e], [w], [c], SLOPE)),
             [ab, scale, shift, weight, bias, *last],
         ),
         "linear": (ops.linear, [draw(5, 3), weight, bias]),

@@ -36,6 +36,10 @@ def inputs(layers: int, affine: int, bias: bool, dtype: torch.dtype = torch.floa
     }
 
 
+def layers_of(given: dict[str, list[Tensor]]) -> ops.Layers:
+    return ops.Layers(given["scales"], given["shifts"], given["weights"], given["biases"], SLOPE)
+
+
 def neighbours() -> Tensor:
     return torch.randint(0, N, (B, N, K), generator=torch.Generator().manual_seed(2))
 
@@ -63,7 +67,7 @@ def gradients(outs: list[Tensor], given: dict[str, list[Tensor]]) -> list[Tensor
 def test_layers_aggregate(kernels: str, layers: int, bias: bool) -> None:
     given, idx = inputs(layers, layers, bias), neighbours()
     sign = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, 1.0, -1.0])[: WIDTHS[layers]]
-    found = ops.layers_aggregate(given["ab"][0], idx, *list(given.values())[1:], SLOPE, sign)
+    found = ops.layers_aggregate(given["ab"][0], idx, layers_of(given), sign)
     y = literal(given, idx)[-1]
     expected = [torch.where(sign > 0, y.amax(2), y.amin(2)), y.mean((1, 2)), y.var((1, 2), correction=0)]
     for ours, theirs in zip(found, expected, strict=True):
@@ -71,7 +75,7 @@ def test_layers_aggregate(kernels: str, layers: int, bias: bool) -> None:
     for part in (slice(3), slice(1), slice(1, 3)):  # also where a gradient is missing
         for ours, theirs in zip(gradients(list(found[part]), given), gradients(expected[part], given), strict=True):
             torch.testing.assert_close(ours, theirs)
-        found = ops.layers_aggregate(given["ab"][0], idx, *list(given.values())[1:], SLOPE, sign)
+        found = ops.layers_aggregate(given["ab"][0], idx, layers_of(given), sign)
         y = literal(given, idx)[-1]
         expected = [torch.where(sign > 0, y.amax(2), y.amin(2)), y.mean((1, 2)), y.var((1, 2), correction=0)]
 
@@ -79,7 +83,7 @@ def test_layers_aggregate(kernels: str, layers: int, bias: bool) -> None:
 @pytest.mark.parametrize("layers, bias", [(0, False), (1, True), (2, False)])
 def test_edges_mean(kernels: str, layers: int, bias: bool) -> None:
     given, idx = inputs(layers, layers + 1, bias), neighbours()
-    found = ops.edges_mean(given["ab"][0], idx, *list(given.values())[1:], SLOPE)
+    found = ops.edges_mean(given["ab"][0], idx, layers_of(given))
     expected = literal(given, idx)[-1].mean(2)
     torch.testing.assert_close(found, expected)
     for ours, theirs in zip(gradients([found], given), gradients([expected], given), strict=True):
@@ -90,7 +94,7 @@ def test_moments_far_from_zero_do_not_cancel(kernels: str) -> None:
     given, idx = inputs(1, 1, True, torch.float32), neighbours()
     given["biases"][0].data += 1e4
     sign = torch.ones(WIDTHS[1])
-    _, _, var = ops.layers_aggregate(given["ab"][0], idx, *list(given.values())[1:], SLOPE, sign)
+    _, _, var = ops.layers_aggregate(given["ab"][0], idx, layers_of(given), sign)
     exact = {name: [tensor.double() for tensor in tensors] for name, tensors in given.items()}
     expected = literal(exact, idx)[-1].var((1, 2), correction=0)
     torch.testing.assert_close(var.double(), expected, rtol=1e-2, atol=0)
@@ -101,7 +105,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
     results, threads = [], torch.get_num_threads()
     for count in (1, 3):
         torch.set_num_threads(count)
-        found = ops.layers_aggregate(given["ab"][0], idx, *list(given.values())[1:], SLOPE, torch.ones(WIDTHS[1]))
+        found = ops.layers_aggregate(given["ab"][0], idx, layers_of(given), torch.ones(WIDTHS[1]))
         results.append([*found, *gradients(list(found), given)])
     torch.set_num_threads(threads)
     assert all(torch.equal(one, three) for one, three in zip(*results, strict=True))
@@ -119,7 +123,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
 def test_what_does_not_fit_is_refused(name: str, value: list[Tensor], message: str) -> None:
     given = inputs(1, 1, True) | {name: value}
     with pytest.raises(InputError, match=message):
-        ops.layers_aggregate(given["ab"][0], neighbours(), *list(given.values())[1:], SLOPE, torch.ones(7))
+        ops.layers_aggregate(given["ab"][0], neighbours(), layers_of(given), torch.ones(7))
 
 
 def test_operators_are_registered_soundly() -> None:
