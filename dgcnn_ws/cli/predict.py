@@ -1,8 +1,8 @@
 """`predict CHECKPOINT FILE ...`: say which class the shape in each file is of, and how surely.
 
-Reads what `prepare` reads, and all such files of a folder. Each shape is treated as the training data were, which the checkpoint knows: which axis points up, how many
-points are drawn, zero mean, unit sphere. The probabilities are those at the temperature that training fitted on
-validation.
+Reads what `prepare` reads, and all such files of a folder. Each shape is treated as the training data were, which the
+checkpoint knows: which axis points up, how many points are drawn, zero mean, unit sphere. The probabilities are those
+at the temperature that training fitted on validation.
 """
 
 from collections.abc import Iterator
