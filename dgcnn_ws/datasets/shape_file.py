@@ -49,6 +49,13 @@ READERS: dict[str, Callable[[bytes], Shape]] = {
     ".laz": read_las,
     ".e57": read_e57,
 }
+# What programs keep for themselves, as patterns, and what to export instead.
+EXPORTS = {
+    r"sldprt|sldasm|ipt|iam|prt|catpart|par|f3d|fcstd|x_t|x_b|sat|3dm|dwg|dxf": "export it as .step",
+    r"blend|fbx|dae|max|m[ab]|c4d|usd[azc]?|abc|x3d|3ds|skp": "export it as .glb",
+    r"rc[ps]|fls|ptx|zfs|imp": "export it as .e57",
+    r"gz|bz2|xz|7z|rar|tar|zip|tgz": "unpack it",
+}
 MAX_FILE_BYTES = 1 << 29
 MAX_MEMORY_BYTES = 4 << 30
 
@@ -101,11 +108,18 @@ def load_shape(data: bytes, name: PurePath) -> Shape:
         raise InputError(f"{name} needs more than {MAX_MEMORY_BYTES >> 30} GiB to be read; simplify it.") from error
 
 
+def not_read(ending: str) -> str:
+    """Why a file of this ending is not read, and where that is known what to do."""
+    advice = (words for pattern, words in EXPORTS.items() if re.fullmatch(pattern, ending[1:].lower()))
+    return ": ".join([f"{ending.lower()} is not read", *advice])
+
+
 def read_shape(data: bytes, name: PurePath) -> Shape:
     """The triangles (T, 3, 3) or, of a cloud, points (N, 3) float64 in a file. Raises InputError, MemoryError."""
     reader = READERS.get(name.suffix.lower())
     if reader is None:
-        raise InputError(f"{name} ends in none of {', '.join(READERS)}, so it is not known how to read it.")
+        reason = not_read(name.suffix) if name.suffix else "its name has no ending"
+        raise InputError(f"{name}: {reason}. Read are {', '.join(READERS)}.")
     try:
         shape = reader(data)
     except MemoryError:

@@ -329,7 +329,7 @@ def test_predict_names_what_it_does_not_read_in_a_folder(tmp_path: Path) -> None
         (tmp_path / name).write_text("")
     files, left_out = list_files((tmp_path, tmp_path / "2.mtl"))
     assert files == [tmp_path / "2.off", tmp_path / "a/1.xyz", tmp_path / "2.mtl"]
-    assert [line["reason"] for line in left_out] == [f"{tmp_path / 'a/1.fbx'}: .fbx is not read"]
+    assert [line["reason"] for line in left_out] == [f"{tmp_path / 'a/1.fbx'}: .fbx is not read: export it as .glb"]
     (empty := tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no file"):
         list_files((empty,))

@@ -22,7 +22,9 @@ def npy(points: object) -> bytes:
 @pytest.mark.parametrize(
     ("data", "name", "message"),
     [
-        (b"", "a.dxf", "ends in none of"),
+        (b"", "a.dxf", r"a\.dxf: \.dxf is not read: export it as \.step\. Read are \.off"),
+        (b"", "a.odd", r"a\.odd: \.odd is not read\. Read are"),
+        (b"", "a", "its name has no ending"),
         (b"", "a.off", "cannot be read as .off"),
         (b"OFF\n1000000000000 1000000000000 0\n0 0 0\n", "a.off", "cannot be read as .off"),
         (b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 nan 0\n3 0 1 2\n", "a.off", "NaN or infinite"),

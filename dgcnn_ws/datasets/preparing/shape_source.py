@@ -6,7 +6,7 @@ import zipfile
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from dgcnn_ws.datasets.shape_file import MAX_FILE_BYTES, READERS, check_size, read_bytes, with_its_buffers
+from dgcnn_ws.datasets.shape_file import MAX_FILE_BYTES, READERS, check_size, not_read, read_bytes, with_its_buffers
 from dgcnn_ws.errors import InputError
 
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile puts no bound on the memory that others take
@@ -56,7 +56,7 @@ def why_no_shape(name: PurePosixPath) -> str | None:
     """Why a file is not tried; None where it is no shape at all, but what lies beside them."""
     if COMPANION.fullmatch(name.name):
         return None
-    return f"{name.suffix.lower()} is not read" if name.suffix else "its name has no ending"
+    return not_read(name.suffix) if name.suffix else "its name has no ending"
 
 
 @lru_cache(maxsize=1)

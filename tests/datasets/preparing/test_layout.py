@@ -78,10 +78,10 @@ def test_what_is_no_shape_is_named_or_counted(fill: Fill) -> None:
     listing = find_entries(fill(names))
     assert [entry.class_name for entry in listing.entries] == ["a", "b"]
     assert {(line["file"], line["reason"]) for line in listing.left_out} == {
-        ("a/1.fbx", ".fbx is not read"),
+        ("a/1.fbx", ".fbx is not read: export it as .glb"),
         ("b/notes", "its name has no ending"),
-        ("c/3.fbx", ".fbx is not read"),
-        ("d/e/4.fbx", ".fbx is not read"),
+        ("c/3.fbx", ".fbx is not read: export it as .glb"),
+        ("d/e/4.fbx", ".fbx is not read: export it as .glb"),
         ("more.obj", "it lies beside the class folders"),
     }
     assert listing.empty == ["c", "d"] and listing.beside == {".mtl": 1, ".md": 1}

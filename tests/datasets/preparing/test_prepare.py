@@ -146,10 +146,10 @@ def test_a_line_a_class_says_what_became_of_its_files(source: Path, tmp_path: Pa
     np.save(broken / "tall/scan.npy", scan)
     report = prepare(broken, tmp_path / "out", SETTINGS)
     assert [line.split(maxsplit=4) for line in report.lines()][1:] == [
-        ["flat", "9", "5", "2", "1: .fbx is not read; 1: cannot be read"],
+        ["flat", "9", "5", "2", "1: .fbx is not read: export it as .glb; 1: cannot be read"],
         ["tall", "10", "7", "2", "1: cannot be read"],
         ["none", "0", "0", "0", "an empty folder"],
-        ["odd", "1", "0", "0", "1: .fbx is not read"],
+        ["odd", "1", "0", "0", "1: .fbx is not read: export it as .glb"],
     ]
     assert report.dropped == 2 + 3 + 2  # unreadable, not read or beside the classes, without a shape
     said = json.loads((tmp_path / "out/prepare.json").read_text())
