@@ -3,6 +3,8 @@
     average += max(1 / (step + 1), 1 / window) * (weights - average)
 
 So it is the plain mean of all steps until there are as many as the window, and forgets exponentially from then on.
+The statistics that norms keep are measured anew: the average's own are not the average of the weights' own, and at a
+window of 5 epochs of 840 clouds the difference was 60 against 78 % on ModelNet40's test set.
 """
 
 import copy
@@ -10,9 +12,16 @@ import copy
 import torch
 from torch import nn
 
+from dgcnn_ws.datasets import LabelledClouds
+from dgcnn_ws.engine.scoring.precise_bn import BATCH, re_estimate
+from dgcnn_ws.nn.norm import RunningEstimates, one_update
+
+MEASURED = 256  # training clouds, before each score
+ROUNDS = 2  # what a norm sees follows from the norms before it
+
 
 class Average:
-    """A copy of `model` whose parameters, and running estimates, are averages of the model's.
+    """A copy of `model` whose parameters are averages of the model's.
 
     Args:
         model: where it will compute.
@@ -32,3 +41,18 @@ class Average:
                 mine.lerp_(theirs, share)
             else:  # how many batches a norm has seen
                 mine.copy_(theirs)
+
+    @torch.no_grad()
+    def measure(self, clouds: LabelledClouds, num_points: int, device: torch.device) -> None:
+        """Set the statistics that the average's norms keep to those over some of `clouds`, of `num_points` points."""
+        re_estimate(self.model, clouds, BATCH, device, num_points=num_points, most=MEASURED)
+        estimates = [module for module in self.model.modules() if isinstance(module, RunningEstimates)]
+        order = torch.randperm(len(clouds), generator=torch.Generator().manual_seed(0))[:MEASURED]
+        for _ in range(ROUNDS if estimates else 0):
+            for module in estimates:
+                module.train()
+                module.num_updates.zero_()  # what is seen next replaces what was
+            with one_update(self.model):
+                for points in clouds.read(order.split(BATCH)):
+                    self.model(points[:, :num_points].to(device).transpose(1, 2))
+        self.model.eval()

@@ -78,3 +78,20 @@ def test_resumes_to_the_same_bits(recipe: Recipe, tmp_path: Path, monkeypatch: p
     for part in ("model", "trained"):
         assert all(torch.equal(one[part][name], other[part][name]) for name in one[part])
     assert parts["last"] == whole["last"] and parts["best"] == whole["best"]
+
+
+@pytest.mark.parametrize("head_norm", ["est", "bn"])
+def test_statistics_are_those_of_the_average(recipe: Recipe, tmp_path: Path, head_norm: str) -> None:
+    run = Run(complete(replace(recipe, norm="gn", head_norm=head_norm, dropout=0.0)), tmp_path / "run", quiet=True)
+    run.train()
+    average = run.state.result
+    seen: list[torch.Tensor] = []
+    norm = average.head.pooled_norm if head_norm == "est" else average.head.layers[1]
+    norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    order = torch.randperm(len(run.train_set), generator=torch.Generator().manual_seed(0))
+    rows = order[:32] if head_norm == "bn" else order  # of batch norm an incomplete batch of 32 is left out
+    clouds = run.train_set.points[rows].transpose(1, 2)
+    with torch.no_grad():
+        average(clouds)
+    torch.testing.assert_close(norm.running_mean, seen[0].mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, seen[0].var(0, correction=head_norm == "bn"), rtol=1e-3, atol=1e-6)

@@ -14,7 +14,15 @@ BATCH = 32  # clouds whose statistics are taken at once
 
 
 @torch.no_grad()
-def re_estimate(model: nn.Module, dataset: LabelledClouds, batch_size: int, device: torch.device, seed: int = 0) -> int:
+def re_estimate(
+    model: nn.Module,
+    dataset: LabelledClouds,
+    batch_size: int,
+    device: torch.device,
+    seed: int = 0,
+    num_points: int | None = None,
+    most: int | None = None,
+) -> int:
     """Set the running statistics of every batch norm in `model` to those over `dataset`, and return how many there are.
 
     With m and v the mean and variance of a channel in a batch, over all batches:
@@ -28,6 +36,8 @@ def re_estimate(model: nn.Module, dataset: LabelledClouds, batch_size: int, devi
         dataset: clouds to measure, as they are scored: without augmentation.
         batch_size: clouds in a batch, drawn at random; those of an incomplete last batch are left out.
         seed: of that draw.
+        num_points: that the network sees, the first of each cloud's. None: all.
+        most: clouds measured, a random choice of them. None: all.
 
     Raises ValueError where a batch norm sees one value of a channel only (one cloud, in the head).
     """
@@ -35,14 +45,14 @@ def re_estimate(model: nn.Module, dataset: LabelledClouds, batch_size: int, devi
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     sums = [torch.zeros(3, norm.num_features, dtype=torch.float64, device=device) for norm in norms]
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:most]
     batches = [batch for batch in order.split(batch_size) if len(batch) == batch_size] or [order]
     for norm in norms:
         norm.train()
         norm.momentum = 1.0  # the running statistics are then the last batch's own
     try:
         for points in dataset.read(batches) if norms else ():
-            model(points.to(device).transpose(1, 2))
+            model(points[:, :num_points].to(device).transpose(1, 2))
             for norm, total in zip(norms, sums, strict=True):
                 assert norm.running_mean is not None and norm.running_var is not None
                 mean, var = norm.running_mean.double(), norm.running_var.double()
