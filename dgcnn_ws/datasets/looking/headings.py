@@ -15,16 +15,16 @@ Rotation = Literal["none", "up", "any"]
 GRID = 6  # cells along each axis of the occupancies that are compared
 PER_CLASS = 24  # clouds looked at
 TURNS = 7
-SURE = 3.0  # standard deviations of chance
+SURE, NOT_AT_ALL = 3.0, 1.5  # standard deviations of chance
 
 
 def rotate_for(points: np.ndarray, labels: np.ndarray) -> Rotation:
     """Return what `--rotate` suits clouds (n, num_points, 3), y up, with labels (n,): `none`, `up` or `any`.
 
     `none` where shapes of a class face one way; `up` where they do not, or too few are there to tell; `any` where
-    neither does a side of them point up, which takes as many to be sure of as the others.
+    of many shapes no class shows that a side of them points up.
     """
-    if agree(points, labels, upright=False) < SURE and len(labels) >= 4 * PER_CLASS:
+    if agree(points, labels, upright=False) < NOT_AT_ALL and len(labels) >= 4 * PER_CLASS:
         return "any"
     return "none" if agree(points, labels, upright=True) >= SURE else "up"
 
