@@ -15,6 +15,8 @@ from dgcnn_ws.engine.machine.arithmetic import Arithmetic
 from dgcnn_ws.engine.recipe import Recipe, from_config, other_setting
 from dgcnn_ws.errors import InputError
 
+FEW_CLOUDS = 100  # of validation: a standard error of 4 points and more
+
 
 @dataclass
 class Progress:
@@ -24,7 +26,7 @@ class Progress:
     seconds: float = 0.0  # spent in training steps
     peak_memory_bytes: int = 0  # in training steps
     memory_bytes: int = 0  # of that, above what the process holds between steps
-    best_accuracy: float = -1.0  # or whatever score chooses the checkpoint
+    best_accuracy: float = -1.0  # the highest so far, of whatever score chooses the checkpoint
     best_epoch: int = 0
     loss_sum: float = 0.0  # over the answers of the epoch so far: one a cloud, or one a point
     num_correct: int = 0
@@ -38,13 +40,20 @@ class Progress:
     def end_epoch(self, line: dict[str, Any], score: float) -> bool:
         """Note an epoch's line and the score that chooses the checkpoint; return whether it is the best so far.
 
-        Of equal scores the lower loss on the same clouds is better: small splits have few different scores.
+        Of equal scores the lower loss on the same clouds is better: small splits have few different scores. Where fewer
+        than `FEW_CLOUDS` choose, the highest score is mostly luck: then the last epoch within a standard error of it is
+        taken (Breiman et al. 1984), since the learning rate falls towards the end.
         """
         best_loss = next((past["loss"] for past in self.history if past["epoch"] == self.best_epoch), math.inf)
         self.history.append(line)
         self.loss_sum, self.num_correct = 0.0, 0
-        if better := (score, -line["loss"]) > (self.best_accuracy, -best_loss):
-            self.best_accuracy, self.best_epoch = score, line["epoch"]
+        count, highest = line.get("num_clouds", FEW_CLOUDS), max(score, self.best_accuracy)
+        if count < FEW_CLOUDS:
+            better = score >= highest - math.sqrt(highest * (1 - highest) / count)
+        else:
+            better = (score, -line["loss"]) > (self.best_accuracy, -best_loss)
+        if better:
+            self.best_accuracy, self.best_epoch = highest, line["epoch"]
         return better
 
     def put_right(self) -> None:

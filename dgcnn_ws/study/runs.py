@@ -69,6 +69,8 @@ def summarize_run(folder: Path, root: Path) -> RunSummary:
     score = "instance_miou" if recipe and recipe.task == "segment" else "overall_accuracy"
     scored = [(value, line["epoch"]) for line in metrics if (value := _share(line.get(score))) is not None]
     best = max(scored, key=lambda pair: pair[0], default=(None, None))  # the first of the best
+    if results and any(results.get("best_epoch") == epoch for _, epoch in scored):
+        best = next(pair for pair in scored if pair[1] == results["best_epoch"])
     if (folder / "results.json").exists():
         state = "finished"
     elif is_claimed(folder):

@@ -138,7 +138,10 @@ def test_learns_an_easy_set_and_reports_it(recipe: Recipe, tmp_path: Path, norm:
     assert [line["epoch"] for line in lines] == list(range(1, 17))
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
     assert {line["num_clouds"] for line in lines} == {3}
-    best = max(lines, key=lambda line: (line["overall_accuracy"], -line["loss"]))
+    best = max(
+        lines, key=lambda line: (line["overall_accuracy"], line["epoch"])
+    )  # three clouds choose: the last is taken
+    assert best["overall_accuracy"] == 1
     assert results["best_epoch"] == best["epoch"]
     made = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith("events")}
     expected = {"config.json", "metrics.jsonl", "results.json", "best.pt", "last.pt", "training.png", "confusion.png"}
@@ -209,6 +212,19 @@ def test_runs_that_once_noted_an_epoch_without_steps_are_put_right() -> None:
     assert progress.history == [line(1, 0.9), line(2, 0.8)] and progress.scored == 2
     assert progress.best_accuracy == -1.0  # an untrained network's
     assert Progress().scored == 0
+
+
+def test_where_few_clouds_choose_the_last_epoch_that_is_as_good_is_taken() -> None:
+    def chosen(count: int, scores: list[float]) -> int:
+        progress = Progress()
+        for epoch, score in enumerate(scores, 1):
+            progress.end_epoch({"epoch": epoch, "loss": 1.0, "num_clouds": count}, score)
+        return progress.best_epoch
+
+    assert chosen(80, [0.5, 0.775, 0.7, 0.75, 0.72]) == 4  # 0.775 ± 0.047
+    assert chosen(80, [0.8, 0.6, 0.5]) == 1
+    assert chosen(1000, [0.5, 0.775, 0.7, 0.774]) == 2
+    assert chosen(3, [1.0, 2 / 3]) == 1  # of three clouds one is lost
 
 
 def test_of_equal_scores_the_lower_loss_is_better_also_in_runs_of_before() -> None:
