@@ -99,12 +99,13 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _weight_gradient(x: Tensor, g: Tensor) -> Tensor:
-    """Return gᵀx of rows x and g, in float32 where bfloat16 has no instructions of its own."""
+    """Return gᵀx of rows x and g, contiguous; in float32 where bfloat16 has no instructions of its own."""
     if x.dtype == torch.bfloat16:
         if multiplies_bfloat16():
             return torch.mm(g.t(), x)
         x, g = x.float(), g.float()
-    return _quickest(x.t(), g.t()).t()  # the transpose: oneDNN is fastest with the short side first
+    # oneDNN is fastest with the short side first. What comes after the transpose is slow on what lies transposed.
+    return _quickest(x.t(), g.t()).t().contiguous()
 
 
 _linear.register_autograd(_backward, setup_context=_save)
