@@ -301,13 +301,15 @@ def _synchronize(setting: Setting) -> None:
         torch.cuda.synchronize(setting.device)
 
 
-def _seconds(setting: Setting, step: Step, clouds: int, repeats: int = 1) -> float:
+def _seconds(
+    setting: Setting, step: Step, clouds: int, repeats: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> float:
     _synchronize(setting)
-    begun = time.perf_counter()
+    begun = clock()
     for _ in range(repeats):
         step(clouds)
     _synchronize(setting)
-    return (time.perf_counter() - begun) / repeats
+    return (clock() - begun) / repeats
 
 
 def _warm_up(setting: Setting, step: Step) -> int:
@@ -320,12 +322,19 @@ def _warm_up(setting: Setting, step: Step) -> int:
     return min(max(math.ceil(SHORTEST / seconds), 1), 1000)
 
 
-def time_rounds(setting: Setting, steps: dict[str, Step], rounds: int, patience: float) -> Times:
+def time_rounds(
+    setting: Setting,
+    steps: dict[str, Step],
+    rounds: int,
+    patience: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Times:
     """Time steps on the whole batch in turns, and return the seconds of each, one number a round.
 
     Args:
         steps: what to time, by name; each is warmed up first.
         rounds: turns; after `patience` seconds no further one begins, but there are always two (or `rounds`).
+        clock: what tells the seconds.
     """
     repeats = {name: _warm_up(setting, step) for name, step in steps.items()}
     times: Times = {name: [] for name in steps}
@@ -334,7 +343,7 @@ def time_rounds(setting: Setting, steps: dict[str, Step], rounds: int, patience:
         if turn >= 2 and time.perf_counter() - begun > patience:
             break
         for name, step in steps.items():
-            times[name].append(_seconds(setting, step, setting.batch_size, repeats[name]))
+            times[name].append(_seconds(setting, step, setting.batch_size, repeats[name], clock))
     return times
 
 

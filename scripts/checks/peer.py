@@ -7,6 +7,7 @@ median and range over the rounds; ratios are taken round by round. The floor is 
 """
 
 import sys
+import time
 from argparse import Namespace
 from dataclasses import dataclass, replace
 from importlib.util import module_from_spec, spec_from_file_location
@@ -52,6 +53,8 @@ class Arguments:
     """Turns that the implementations take."""
     threads: int = 2
     """CPU threads."""
+    processor_time: bool = False
+    """Count the processor's seconds in place of the clock's: with --threads 1, what a busy machine disturbs least."""
 
 
 def public_network(args: Arguments) -> nn.Module:
@@ -113,10 +116,12 @@ def main() -> None:
         print(
             f"{environment['hardware']}, {args.threads} threads, torch {environment['torch']}, {half} bfloat16 products"
         )
+        clocks = {False: time.perf_counter, True: time.process_time}
         print(f"batch {args.batch_size}, {args.num_points} points, k {args.k}, emb {args.emb_dims}\n", flush=True)
         for mode in ("train", "inference"):
             steps, setting = steps_of(args, mode)
-            times = benchmark.time_rounds(setting, steps | benchmark.product_steps(setting), args.rounds, 1e9)
+            every, clock = steps | benchmark.product_steps(setting), clocks[args.processor_time]
+            times = benchmark.time_rounds(setting, every, args.rounds, 1e9, clock)
             products = {name: times.pop(name) for name in list(times) if name not in steps}
             print(table(args, mode, times, floors(setting, products)), flush=True)
     except InputError as error:
