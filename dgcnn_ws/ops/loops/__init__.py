@@ -30,7 +30,7 @@ class _Notice(event.Listener):
     def on_start(self, event_: event.Event) -> None:
         if event_.data["dispatcher"].py_func.__module__.startswith(__name__):
             logging.getLogger(__name__).info(
-                "compiling kernels for this processor, once for this installation (about 20 s of processor time)"
+                "compiling kernels for this processor, once for this installation (about 10 s of processor time)"
             )
             event.unregister("numba:compile", self)
 
