@@ -35,7 +35,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def check_folder_of(*files: Path | None) -> None:
-    """Raise InputError where a file cannot be written for want of its folder: before the work, not after it."""
+    """Raise InputError where a file cannot be written for its folder's sake: before the work, not after it."""
     for file in files:
         if file and not file.parent.is_dir():
             raise InputError(f"{file.parent} is not a folder, so {file.name} cannot be written there. Make it first.")
+        if file and file.is_dir():
+            raise InputError(f"{file} is a folder, so no file can be written there. Name a file in it.")

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,18 @@ def test_public_names_come_when_they_are_used() -> None:
 
 def test_type_hints_are_announced() -> None:
     assert (ROOT / "dgcnn_ws/py.typed").is_file()
+
+
+# What docs/DESIGN.md's map names as folders, whose files explain themselves.
+WHOLE_FOLDERS = ("dgcnn_ws/cli", "dgcnn_ws/datasets/formats", "dgcnn_ws/ops/loops", "dgcnn_ws/ops/tiles")
+
+
+def test_the_map_names_every_module_and_none_that_is_missing() -> None:
+    drawn = (ROOT / "docs/DESIGN.md").read_text().split("```")[1]
+    named = set(re.findall(r"\w+\.(?:py|html)", drawn))
+    paths = [path.relative_to(ROOT) for path in (ROOT / "dgcnn_ws").rglob("*.py")]
+    assert named - {path.name for path in paths} <= {"main.py", "train.py", "evaluate.py", "compare.py", "page.html"}
+    apart = {path.name for path in paths if not any(path.is_relative_to(folder) for folder in WHOLE_FOLDERS)}
+    assert apart - named == {"__init__.py", "__main__.py"}
+    folders = {part for path in paths for part in path.parts[:-1]} - {"by_library"}  # of formats
+    assert {name for name in folders if f"{name}/" not in drawn} == set()

@@ -1,5 +1,6 @@
 """`evaluate CHECKPOINT`: score a checkpoint; everything but where to look comes from the checkpoint."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from dgcnn_ws.datasets import LabelledClouds
+    from dgcnn_ws.datasets.corrupt import CorruptedClouds
     from dgcnn_ws.engine.recipe import Recipe
     from dgcnn_ws.engine.scoring.evaluation import Scores
     from dgcnn_ws.inference.scoring import Judgement
@@ -77,9 +80,20 @@ def check(args: Arguments) -> None:
         raise InputError(f"--votes {votes}, --batch-size {args.batch_size} and --top {args.top} must be at least 1.")
     if args.corrupt:
         kinds_of(args.corrupt)
+    outputs = [args.save, args.json, args.csv, args.plot, args.reliability, args.gallery]
+    checkpoint, seen = args.checkpoint, set[Path]()
+    read = [checkpoint, checkpoint / "best.pt", checkpoint / "last.pt", args.twins, args.labels]
+    for file in filter(None, outputs):
+        if file.resolve() in {path.resolve() for path in read if path}:
+            raise InputError(f"{file} is read, and must not be written over. Name another file.")
+        if file.resolve() in seen:
+            raise InputError(f"{file} is named for two things. Name a file for each.")
+        seen.add(file.resolve())
+    if args.save and args.save.name in ("best.pt", "last.pt") and (args.save.parent / "config.json").is_file():
+        raise InputError(f"--save {args.save} is what that run goes on from, and is not written over. Name another.")
     for flag in ("plot", "reliability", "gallery"):
         check_picture(f"--{flag}", getattr(args, flag))
-    check_folder_of(args.save, args.json, args.csv, args.plot, args.reliability, args.gallery)
+    check_folder_of(*outputs)
 
 
 def kinds_of(text: str) -> list[str]:
@@ -121,7 +135,20 @@ def report(scores: "Scores") -> str:
     return "\n".join(lines)
 
 
-def judged(judgement: "Judgement", args: Arguments) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Asked:
+    """What is read before anything is scored, so that a mistake in it costs nothing."""
+
+    twins: "torch.Tensor | None"
+    other_labels: "tuple[torch.Tensor, torch.Tensor] | None"
+    corrupted: "list[CorruptedClouds]"
+
+
+def percent(accuracy: dict[str, Any]) -> str:
+    return f"{accuracy['overall_accuracy']:.2%}" if accuracy["num_clouds"] else "-"
+
+
+def judged(judgement: "Judgement", args: Arguments, asked: Asked) -> dict[str, Any]:
     """Print, write and return what the probabilities of single clouds are worth."""
     found = judgement.as_json({1, args.top})
     if 1 < args.top < len(judgement.dataset.class_names):
@@ -136,23 +163,24 @@ def judged(judgement: "Judgement", args: Arguments) -> dict[str, Any]:
         judgement.draw_reliability(args.reliability)
     if args.gallery:
         judgement.draw_gallery(args.gallery)
-    if args.twins:
-        twins = judgement.find_twins(args.twins, args.split)
-        found["without_twins"], found["twins"] = judgement.accuracy(~twins), judgement.accuracy(twins)
-        parts = [
-            f"{part['overall_accuracy']:.2%} of {part['num_clouds']}"
-            for part in (found["without_twins"], found["twins"])
-        ]
+    if asked.twins is not None:
+        found["without_twins"], found["twins"] = judgement.accuracy(~asked.twins), judgement.accuracy(asked.twins)
+        parts = [f"{percent(part)} of {part['num_clouds']}" for part in (found["without_twins"], found["twins"])]
         print(f"overall accuracy without training shapes {parts[0]} clouds, on these alone {parts[1]}")
-    if args.labels:
-        counted, labels = judgement.read_labels(args.labels)
+    if asked.other_labels is not None:
+        counted, labels = asked.other_labels
         found["by_other_labels"] = judgement.accuracy(counted, labels)
         changed = int((labels != judgement.labels).sum())
         print(
             f"overall accuracy by {args.labels}, which changes {changed} labels and leaves {int((~counted).sum())} "
-            f"out: {found['by_other_labels']['overall_accuracy']:.2%}"
+            f"out: {percent(found['by_other_labels'])}"
         )
     return found
+
+
+def check_finite(checkpoint: Path, scores: "Scores") -> None:
+    if not math.isfinite(scores.loss):
+        raise InputError(f"{checkpoint} answers NaN: its weights are damaged, or its training failed.")
 
 
 def take_anew(
@@ -166,11 +194,16 @@ def take_anew(
 
     load = TASKS[recipe.task].load
     clouds = load(recipe, "train" if recipe.select == "val" else "trainval", args.data_root)
-    count = re_estimate(model, clouds, BATCH, device)
+    try:
+        count = re_estimate(model, clouds, BATCH, device)
+    except ValueError as error:
+        raise InputError(f"--re-estimate: statistics need more than the {len(clouds)} training cloud.") from error
     if not count:
         raise InputError(f"{args.checkpoint} has no batch norm with running statistics: leave out --re-estimate.")
     print(f"running statistics of {count} batch norms taken anew over {len(clouds)} training clouds, {BATCH} at a time")
     content["model"] = model.state_dict()
+    if not all(bool(value.isfinite().all()) for value in content["model"].values()):
+        raise InputError(f"{args.checkpoint} is damaged: its weights, or what comes of them, are not finite.")
     content.pop("temperature", None)
     if recipe.select == "val":
         validation = load(recipe, "val", args.data_root)
@@ -180,35 +213,43 @@ def take_anew(
         save_checkpoint(args.save, {name: value for name, value in content.items() if name not in to_go_on})
 
 
-def corrupted(
-    args: Arguments, model: "nn.Module", recipe: "Recipe", device: "torch.device"
+def corruptions(args: Arguments, recipe: "Recipe", clouds: "LabelledClouds") -> "list[CorruptedClouds]":
+    """Return the clouds as each kind of corruption, at each strength, leaves them.
+
+    Raises InputError where one leaves fewer points than the network has neighbours.
+    """
+    from dgcnn_ws.datasets import HDF5Clouds, StreamedClouds
+    from dgcnn_ws.datasets.corrupt import STRENGTHS, CorruptedClouds
+    from dgcnn_ws.datasets.looking.census import stored_points
+    from dgcnn_ws.engine.task import TASKS
+
+    if not args.corrupt:
+        return []
+    if isinstance(clouds, HDF5Clouds | StreamedClouds):  # of all that is stored, then as many as the network sees
+        whole = replace(recipe, num_points=min(map(stored_points, clouds.files)))
+        clouds = TASKS[recipe.task].load(whole, args.split, args.data_root)
+    found = []
+    for kind in kinds_of(args.corrupt):
+        for strength in STRENGTHS if kind != "none" else STRENGTHS[:1]:
+            found.append(CorruptedClouds(clouds, recipe.num_points, kind, strength))
+            if (left := found[-1].num_points) < recipe.k:
+                raise InputError(f"--corrupt {kind} leaves {left} points, fewer than the {recipe.k} neighbours.")
+    return found
+
+
+def score_corrupted(
+    corrupted: "list[CorruptedClouds]", model: "nn.Module", batch_size: int, device: "torch.device"
 ) -> dict[str, dict[str, float]]:
     """Print and return the accuracy on clouds corrupted in each way, by kind and strength."""
     from tqdm import tqdm
 
-    from dgcnn_ws.datasets import HDF5Clouds
-    from dgcnn_ws.datasets.corrupt import STRENGTHS, CorruptedClouds
-    from dgcnn_ws.datasets.looking.census import stored_points
+    from dgcnn_ws.datasets.corrupt import STRENGTHS
     from dgcnn_ws.engine.scoring.evaluation import evaluate
-    from dgcnn_ws.engine.task import TASKS
 
-    assert args.corrupt
-    load = TASKS[recipe.task].load
-    clouds = load(recipe, args.split, args.data_root)
-    assert isinstance(clouds, HDF5Clouds)
-    whole = load(replace(recipe, num_points=stored_points(clouds.files[0])), args.split, args.data_root)
     found: dict[str, dict[str, float]] = {}
-    for kind in tqdm(kinds_of(args.corrupt), unit=" kinds", disable=None, leave=False):
-        found[kind] = {}
-        for strength in STRENGTHS:
-            changed = CorruptedClouds(whole, recipe.num_points, kind, strength)
-            if kind == "none" and strength > 1:
-                continue
-            if changed.num_points < recipe.k:
-                raise InputError(
-                    f"--corrupt {kind} leaves {changed.num_points} points, fewer than the {recipe.k} neighbours."
-                )
-            found[kind][str(strength)] = evaluate(model, changed, args.batch_size, device).overall_accuracy
+    for clouds in tqdm(corrupted, unit=" sets", disable=None, leave=False):
+        accuracy = evaluate(model, clouds, batch_size, device).overall_accuracy
+        found.setdefault(clouds.kind, {})[str(clouds.strength)] = accuracy
     rows = [["corruption", *(f"strength {strength}" for strength in STRENGTHS)]]
     rows += [[kind, *(f"{100 * share:.1f}" for share in shares.values()), ""][:3] for kind, shares in found.items()]
     print("\n".join(["", *aligned(rows, "<>>"), ""]))
@@ -223,7 +264,7 @@ def main(arguments: list[str]) -> None:
     from dgcnn_ws.engine.recipe import complete
     from dgcnn_ws.engine.scoring.evaluation import LogProbabilities, evaluate
     from dgcnn_ws.engine.task import TASKS
-    from dgcnn_ws.inference.scoring import Judgement
+    from dgcnn_ws.inference.scoring import Judgement, read_other_labels, read_twins
 
     content = load_checkpoint(args.checkpoint)
     model, recipe, class_names = restore_model(args.checkpoint, content)
@@ -258,19 +299,27 @@ def main(arguments: list[str]) -> None:
         print("This run chose its checkpoint ON THE TEST SET and trained on val: no score of it is an honest estimate.")
     device, votes = pick_device(args.device), votes_of(args.votes, args.rotate)
     model.to(device)
+    asked = Asked(
+        read_twins(args.twins, dataset) if args.twins else None,
+        read_other_labels(args.labels, dataset) if args.labels else None,
+        corruptions(args, recipe, dataset),
+    )
     if args.re_estimate:
         take_anew(args, content, model, recipe, device)
     if recipe.task == "segment":
         scores = task.evaluate(model, dataset, args.batch_size, device, votes)
+        check_finite(args.checkpoint, scores)
         print(report(scores))
         found: dict[str, Any] = {}
     else:
         said = LogProbabilities(len(dataset), len(class_names))
         scores = evaluate(model, dataset, args.batch_size, device, votes, rotate=args.rotate, hear=said)
+        check_finite(args.checkpoint, scores)
         print(report(scores))
-        found = judged(Judgement(dataset, said.values, restore_temperature(args.checkpoint, content)), args)
-        if args.corrupt:
-            found["corrupted"] = corrupted(args, model, recipe, device)
+        judgement = Judgement(dataset, said.values, restore_temperature(args.checkpoint, content))
+        found = judged(judgement, args, asked)
+        if asked.corrupted:
+            found["corrupted"] = score_corrupted(asked.corrupted, model, args.batch_size, device)
     how = f"{votes} vote(s) each" + (f", turned ({args.rotate})" if args.rotate != "none" else "")
     seen = f"{recipe.num_points} points, " if args.num_points else ""
     print(f"{scores.num_clouds} of {len(dataset)} clouds of the {args.split} split scored, {seen}{how}")

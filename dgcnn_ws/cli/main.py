@@ -31,7 +31,7 @@ COMMANDS = {
     "benchmark": "measure time and memory per cloud, beside the reference and the floor",
 }
 
-WAY_IN = "Run make .venv/ready, then .venv/bin/python; or pip install dgcnn_ws."
+WAY_IN = "In a checkout, run pip install . or make .venv/ready, then .venv/bin/python main.py."
 
 # Where a command's name is a keyword, or a module of the standard library.
 MODULES = {"import": "import_weights", "inspect": "inspect_dataset"}

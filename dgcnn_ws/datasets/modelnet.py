@@ -172,7 +172,7 @@ class ModelNet40(HDF5Clouds):
     """ModelNet40 as HDF5: 9,840 training and 2,468 test clouds of 40 classes (Wu et al., 2015)."""
 
     folder = "modelnet40" + LAYOUT_SUFFIX
-    way_in = "Fetch it with `python main.py download modelnet40`"
+    way_in = "Fetch it with `dgcnn-ws download modelnet40`"
 
 
 class ModelNet10(HDF5Clouds):
@@ -182,7 +182,7 @@ class ModelNet10(HDF5Clouds):
 
 
 class FolderClouds(HDF5Clouds):
-    """Any folder in the same layout, which the data root then is: your own shapes (`python main.py prepare`)."""
+    """Any folder in the same layout, which the data root then is: your own shapes (`dgcnn-ws prepare`)."""
 
     @classmethod
     def find(cls, root: str | Path) -> Path | None:
@@ -195,7 +195,7 @@ class FolderClouds(HDF5Clouds):
         """`root`; InputError with the way out where it is no layout folder."""
         folder = cls.find(root)
         if folder is None:
-            raise InputError(f"{root} holds no data set: shape_names.txt is missing. Make one with main.py prepare.")
+            raise InputError(f"{root} holds no data set: shape_names.txt is missing. Make one with dgcnn-ws prepare.")
         return folder
 
 

@@ -81,41 +81,65 @@ class Judgement:
         """Return accuracy and number of the clouds that count (n,) bool, by other labels (n,) if given."""
         right = self.log_probabilities.argmax(1) == (self.labels if labels is None else labels)
         number = int(counted.sum())
-        return {"overall_accuracy": float(right[counted].double().mean()) if number else 0.0, "num_clouds": number}
+        return {"overall_accuracy": float(right[counted].double().mean()) if number else None, "num_clouds": number}
 
-    def find_twins(self, path: Path, split: str) -> Tensor:
-        """Return which clouds (n,) `path` names: the JSON that `inspect --near-duplicates` wrote of this data set."""
-        found = read_json(path)
-        pairs = found.get("near_duplicates", {}).get(split) if isinstance(found, dict) else None
-        places = {pair.get(split) for pair in pairs or () if isinstance(pair, dict)}
-        if pairs is None or not isinstance(found.get("folder"), str):
-            raise InputError(f"{path} does not say which shapes of {split} are twins: inspect --near-duplicates does.")
-        known = [f"{file}[{row}]" for file, row, _ in places_of(self.dataset)]
-        if places - set(known):
-            raise InputError(f"{path} is of another data set: {sorted(map(str, places - set(known)))[0]} is not here.")
-        return torch.tensor([place in places for place in known])
 
-    def read_labels(self, path: Path) -> tuple[Tensor, Tensor]:
-        """Return which clouds count (n,) bool and their labels (n,) int64 by a CSV of `name` and `label`.
+def read_twins(path: Path, dataset: LabelledClouds) -> Tensor:
+    """Return which clouds (n,) bool `path` names: the JSON that `inspect --near-duplicates` wrote of this data set.
 
-        Names are the shapes', with their folder or without; those that the file does not name keep their labels.
-        """
-        names = [name for _, _, name in places_of(self.dataset)]
-        rows = {name: row for row, name in enumerate(names)} | {Path(name).name: row for row, name in enumerate(names)}
-        counted, labels = torch.ones(len(names), dtype=torch.bool), self.labels.clone()
-        try:
-            with open(path, newline="") as file:
-                for line in csv.DictReader(file, strict=True):
-                    row, label = rows[line["name"]], line["label"]
-                    counted[row] = label != ""
-                    labels[row] = self.dataset.class_names.index(label) if label else labels[row]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{path} cannot be read as CSV: {error}.") from error
-        except KeyError as error:
-            raise InputError(f"{path} names {error}, which is no shape here or no column: name and label.") from error
-        except ValueError as error:
-            raise InputError(f"{path}: {error}; the classes are those of the data set.") from error
-        return counted, labels
+    Raises InputError where it is anything else, or of other classes or files.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is no file. inspect DATASET --near-duplicates --json FILE writes it.")
+    found, split = read_json(path), dataset.split
+    near = found.get("near_duplicates") if isinstance(found, dict) else None
+    pairs = near.get(split) if isinstance(near, dict) else None
+    if not isinstance(pairs, list) or not all(isinstance(p, dict) and isinstance(p.get(split), str) for p in pairs):
+        raise InputError(f"{path} does not say which shapes of {split} are twins: inspect --near-duplicates does.")
+    places, known = {pair[split] for pair in pairs}, [f"{file}[{row}]" for file, row, _ in places_of(dataset)]
+    others = sorted(places - set(known))
+    classes = found.get("classes")
+    if not isinstance(classes, dict) or list(classes) != dataset.class_names:
+        others = ["its list of classes"]
+    if others:
+        raise InputError(f"{path} is of another data set: {others[0]} is not this one's.")
+    return torch.tensor([place in places for place in known])
+
+
+def read_other_labels(path: Path, dataset: LabelledClouds) -> tuple[Tensor, Tensor]:
+    """Return which clouds count (n,) bool and their labels (n,) int64 by a CSV of `name` and `label`.
+
+    Names are the shapes', with their folder or without where that is enough; those that the file does not name keep
+    their labels. Raises InputError where a line names no shape or class, or a shape is meant twice.
+    """
+    rows: dict[str, set[int]] = {}
+    for row, (_, _, name) in enumerate(places_of(dataset)):
+        for word in {name, Path(name).name} - {""}:
+            rows.setdefault(word, set()).add(row)
+    counted, labels = torch.ones(len(dataset), dtype=torch.bool), dataset.labels.cpu().clone()
+    named: set[int] = set()
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            if not {"name", "label"} <= set(reader.fieldnames or ()):
+                raise InputError(f"{path} needs the columns name and label in its first line.")
+            for line in reader:
+                name, label = line["name"], line["label"]
+                where, of_name = f"{path}, line {reader.line_num}", rows.get(name, set())
+                if len(of_name) != 1:
+                    many = "several shapes: name it with its folder" if of_name else "no shape of this split"
+                    raise InputError(f"{where}: {name!r} is {many}.")
+                if label not in ("", *dataset.class_names):
+                    raise InputError(f"{where}: the label of {name!r} is {label!r}, which is no class of the data set.")
+                (row,) = of_name
+                if row in named:
+                    raise InputError(f"{where}: {name!r} has a label already. Leave one of them.")
+                named.add(row)
+                counted[row] = label != ""
+                labels[row] = dataset.class_names.index(label) if label else labels[row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as CSV: {error}.") from error
+    return counted, labels
 
 
 def top_accuracy(log_probabilities: Tensor, labels: Tensor, top: int) -> float:

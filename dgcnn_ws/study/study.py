@@ -162,10 +162,14 @@ def read_results(job: Job) -> dict[str, Any]:
     expected = {"seconds", "memory_bytes"}
     parts = {"last_epoch"} | ({"best", "last"} if job.test else set())
     scores = [results.get(name) for name in parts] if isinstance(results, dict) else [None]
-    whole = all(isinstance(score, dict) and {*SCORES} <= score.keys() for score in scores)
-    if not whole or not expected <= results.keys():
+    whole = all(isinstance(score, dict) and are_numbers(score, {*SCORES}) for score in scores)
+    if not whole or not are_numbers(results, expected):
         raise InputError(f"{path} is damaged, or too old. Delete it, and the same command scores the run again.")
     return results
+
+
+def are_numbers(record: dict[str, Any], names: set[str]) -> bool:
+    return all(type(record.get(name)) in (int, float) for name in names)
 
 
 def summarize(cell: Cell, study: Path, baseline: Cell | None = None, labels: Sequence[int] = ()) -> dict[str, Any]:
@@ -210,11 +214,12 @@ def _difference(jobs: list[Job], others: list[Job], labels: Sequence[int]) -> Di
     """Return how much more accurate best.pt of `jobs` is, over seeds that both have; None where none is, or itself."""
     of_others = {job.recipe.seed: job for job in others if job.finished}
     pairs = [(job, of_others[job.recipe.seed]) for job in jobs if job.recipe.seed in of_others]
-    answers = [[read_results(job)["best"].get("answers") or () for job in pair] for pair in pairs]
-    known = all(len(a) == len(labels) for pair in answers for a in pair)  # runs of older versions did not write them
+    answers = [[read_results(job)["best"].get("answers") for job in pair] for pair in pairs]
+    # Runs of older versions did not write them.
+    known = all(isinstance(a, list) and len(a) == len(labels) for pair in answers for a in pair)
     if not pairs or not known or jobs[0].folder == others[0].folder:
         return None
-    right = [[np.asarray(a) == np.asarray(labels) for a in pair] for pair in answers]
+    right = [[np.array([x == y for x, y in zip(a, labels, strict=True)]) for a in pair] for pair in answers]
     return paired_difference([ours for ours, _ in right], [theirs for _, theirs in right])
 
 

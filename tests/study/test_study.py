@@ -111,7 +111,7 @@ def test_the_search_takes_the_best_on_validation_with_as_many_trials_for_each(tm
 # --- the table ---
 
 
-def write_results(job: Job, accuracy: float, answers: list[int] | None = None) -> None:
+def write_results(job: Job, accuracy: float, answers: Any = None) -> None:
     scores = {"overall_accuracy": accuracy, "mean_class_accuracy": accuracy / 2, "num_clouds": 10}
     result = {"best": scores | {"answers": answers}, "last": scores, "seconds": 250.0, "last_epoch": scores}
     job.folder.mkdir()
@@ -161,7 +161,30 @@ def test_differences_are_taken_seed_by_seed_on_the_same_clouds(tmp_path: Path, s
     assert "difference" not in summarize(ours, tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"seconds": 1}', '{"best": {}, "last": {}, "last_epoch": {}}'])
+WORDS = {"overall_accuracy": "0.9", "mean_class_accuracy": 1}
+
+
+@pytest.mark.parametrize("answers", [None, [], 7, "0120120120", {"0": 1}, [[0], 1, None, "x", 2, 0, 1, 2, 0, 1]])
+def test_runs_whose_answers_are_missing_or_damaged_do_not_stop_a_study(tmp_path: Path, answers: Any) -> None:
+    whole, ours = make_grid(Recipe(), ["bn", "ws_gn"], ["default"], [32], [0])
+    labels = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+    write_results(whole.jobs(tmp_path)[0], 0.5, answers)
+    write_results(ours.jobs(tmp_path)[0], 0.5, labels)
+    summary = summarize(ours, tmp_path, whole, labels)
+    assert summary["best_overall_accuracy"]["mean"] == 0.5
+    assert ("difference" in summary) == (isinstance(answers, list) and len(answers) == 10)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"seconds": 1}',
+        '{"best": {}, "last": {}, "last_epoch": {}}',
+        json.dumps({"best": WORDS, "last": WORDS, "last_epoch": WORDS, "seconds": 1, "memory_bytes": 2}),
+    ],
+)
 def test_a_corrupted_results_file_is_one_sentence(tmp_path: Path, content: str) -> None:
     (cell,) = make_grid(Recipe(), ["ws_gn"], ["default"], [2], [0])
     (job,) = cell.jobs(tmp_path)

@@ -125,9 +125,9 @@ def unpack_from_mirrors(published: Published, urls: Sequence[str], store: Path, 
     raise InputError(
         f"{published.name} could not be fetched: {'; '.join(failures)}."
         + (f" The same command goes on from the {kept / 1e6:.1f} MB that did arrive." if kept else "")
-        + f"\nIf you have its zip or folder: python main.py download {published.name} --from FILE_OR_FOLDER"
+        + f"\nIf you have its zip or folder: dgcnn-ws download {published.name} --from FILE_OR_FOLDER"
         " (or name another mirror with --url)"
-        "\nTo work without it: python main.py train --dataset shapes"
+        "\nTo work without it: dgcnn-ws train --dataset shapes"
     )
 
 
