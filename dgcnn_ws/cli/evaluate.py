@@ -194,16 +194,15 @@ def take_anew(
 
     load = TASKS[recipe.task].load
     clouds = load(recipe, "train" if recipe.select == "val" else "trainval", args.data_root)
-    try:
-        count = re_estimate(model, clouds, BATCH, device)
-    except ValueError as error:
-        raise InputError(f"--re-estimate: statistics need more than the {len(clouds)} training cloud.") from error
+    if len(clouds) < 2:
+        raise InputError("--re-estimate takes statistics of training clouds, and there is one alone: leave it out.")
+    count = re_estimate(model, clouds, BATCH, device)
     if not count:
         raise InputError(f"{args.checkpoint} has no batch norm with running statistics: leave out --re-estimate.")
+    if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
+        raise InputError(f"{args.checkpoint} is damaged: its weights, or what comes of them, are not finite.")
     print(f"running statistics of {count} batch norms taken anew over {len(clouds)} training clouds, {BATCH} at a time")
     content["model"] = model.state_dict()
-    if not all(bool(value.isfinite().all()) for value in content["model"].values()):
-        raise InputError(f"{args.checkpoint} is damaged: its weights, or what comes of them, are not finite.")
     content.pop("temperature", None)
     if recipe.select == "val":
         validation = load(recipe, "val", args.data_root)
