@@ -79,8 +79,8 @@ def knn(x: Tensor, k: int) -> Tensor:
     idx = torch.empty(batch, num_points, k, dtype=torch.int64)
     x, tiles = x.detach(), batch * -(-num_points // distance_loops.TILE)
     terms = torch.empty(tiles * distance_loops.TILE, dtype=compute_dtype(x))
-    shape = num_points, channels
-    if channels > MAX_AXES and x.dtype == torch.bfloat16:
+    shape, half = (num_points, channels), x.dtype == torch.bfloat16
+    if channels > MAX_AXES and half and distance_loops.PAIRS:
         # bfloat16 numbers have exact products in float32. Far from zero, where sums of them might round, they lie on a
         # grid so coarse that the sums do not: no need to centre them.
         packed = torch.empty(len(terms) * -(-channels // 2), dtype=torch.uint32)
@@ -90,7 +90,7 @@ def knn(x: Tensor, k: int) -> Tensor:
         x, points = x.to(terms.dtype), terms.new_empty(len(terms) * channels)
         by_products = channels > MAX_AXES
         # Squares and products of what is far from zero would be large, and their difference rounded.
-        mean = _view(x.mean(1) if by_products else x.new_zeros(batch, channels))
+        mean = _view(x.mean(1) if by_products and not half else x.new_zeros(batch, channels))
         inputs = _view(x), mean, mean.dtype.type(0 if by_products else float("inf")), _view(points), _view(terms)
         _share(distance_loops.pack, tiles, x.numel(), *inputs, *shape)
         packed, points = (points, points[:0]) if by_products else (points[:0], points)

@@ -1,8 +1,7 @@
 """Squared distances of a cloud's points from each other, a block of 4 x 64 in registers.
 
-Points are packed: 64 of them side by side, then the same 64 in the next channel; of bfloat16 two channels in a uint32.
-AVX512-BF16 has an instruction that multiplies such pairs and adds in float32; elsewhere they are widened. Products are
-exact either way.
+Points are packed: 64 of them side by side, then the same 64 in the next channel. Where the processor has AVX512-BF16,
+bfloat16 lies there as two channels in a uint32: an instruction multiplies such pairs, exactly, and adds in float32.
 """
 
 from typing import Any
@@ -15,13 +14,15 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from dgcnn_ws.ops.loops import Index, compiled
-from dgcnn_ws.ops.loops.vectors import LANES, _halves, _many, check, halves, load, splat, store, where
+from dgcnn_ws.ops.loops.vectors import FEATURES, LANES, _broadcast, _many, check, halves, load, splat, store, where
 
 Floats = NDArray[Any]  # float32 or float64, the same for all arguments of a call
 Packed = NDArray[Any]  # the same, or uint32
 Bits = NDArray[np.uint16]
 
 TILE = 64  # points side by side
+PAIRS = "+avx512bf16" in FEATURES  # whether the processor multiplies pairs of bfloat16
+_WIDTH, _SPAN = 16, 64 if "+avx512f" in FEATURES else 16  # numbers of a vector, and columns that fit into registers
 ROWS, BLOCK = 4, 32  # points whose distances are taken at once, and one after the other
 _ZERO, _ONE, _TWO = (Index(n) for n in range(3))
 _L, _T, _R, _B = Index(LANES), Index(TILE), Index(ROWS), Index(BLOCK)
@@ -35,39 +36,14 @@ class _BFloat(ir.Type):  # llvmlite has none
 _BFLOAT = _BFloat()
 
 
-def _multiplier(context: Any, builder: Any, pairs: bool) -> Any:
-    """Return what builds x y + sum of vectors."""
-    if not pairs:
-        return lambda x, y, total: builder.fadd(total, builder.fmul(x, y))
-    if "+avx512bf16" in context.codegen()._tm_features:
-        return lambda x, y, total: _pairs_multiplied(builder, x, y, total)
-
-    def widened(x: Any, y: Any, total: Any) -> Any:
-        for a, b in zip(_halves(builder, x), _halves(builder, y), strict=True):
-            total = builder.fadd(total, builder.fmul(a, b))
-        return total
-
-    return widened
-
-
-def _pairs_multiplied(builder: Any, x: Any, y: Any, total: Any) -> Any:
-    """Build the processor's own instruction, for each sixteen."""
-    floats, halved = ir.VectorType(ir.FloatType(), 16), ir.VectorType(_BFLOAT, 32)
-    name, kind = "llvm.x86.avx512bf16.dpbf16ps.512", ir.FunctionType(floats, [floats, halved, halved])
+def _multiply(builder: Any, x: Any, y: Any, total: Any) -> Any:
+    """Build total + x y, of pairs by the processor's own instruction."""
+    if isinstance(total.type.element, type(x.type.element)):
+        return builder.fadd(total, builder.fmul(x, y))
+    name, pairs = "llvm.x86.avx512bf16.dpbf16ps.512", ir.VectorType(_BFLOAT, 2 * _WIDTH)
+    kind = ir.FunctionType(total.type, [total.type, pairs, pairs])
     function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-
-    def shuffled(one: Any, other: Any, places: range) -> Any:
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(places)), list(places))
-        return builder.shuffle_vector(one, other, mask)
-
-    def part(whole: Any, first: int) -> Any:
-        return shuffled(whole, ir.Constant(whole.type, ir.Undefined), range(first, first + 16))
-
-    def product(first: int) -> Any:
-        factors = (builder.bitcast(part(pairs, first), halved) for pairs in (x, y))
-        return builder.call(function, [part(total, first), *factors])
-
-    return shuffled(product(0), product(16), range(LANES))
+    return builder.call(function, [total, builder.bitcast(x, pairs), builder.bitcast(y, pairs)])
 
 
 @intrinsic
@@ -87,10 +63,8 @@ def _block(
         columns, rows, steps, term, at, stride = (args[n] for n in (1, 2, 3, 5, 7, 8))
         one, number = ir.IntType(64), ir.IntType(32) if pairs else context.get_value_type(packed.dtype)
         floating = context.get_value_type(out.dtype)
-        vector, result = ir.VectorType(number, LANES), ir.VectorType(floating, LANES)
+        vector, result = ir.VectorType(number, _WIDTH), ir.VectorType(floating, _WIDTH)
         width = context.get_abi_sizeof(floating)
-        multiply = _multiplier(context, builder, pairs)
-        parts = range(TILE // LANES)
 
         def moved(start: Any, distance: Any) -> Any:
             return builder.add(start, distance if isinstance(distance, ir.Value) else ir.Constant(one, distance))
@@ -104,41 +78,32 @@ def _block(
         width_of = (TILE, ROWS, TILE, TILE)
         for array, start, length in zip((whole[0], *whole), last, width_of, strict=True):
             check(context, builder, array, moved(start, length - 1))
-        totals = [[cgutils.alloca_once(builder, result) for _ in parts] for _ in range(ROWS)]
-        for row in totals:
-            for total in row:
-                builder.store(_many(0, result), total)
-        with cgutils.for_range(builder, steps, intp=one) as loop:
-            here = builder.mul(loop.index, ir.Constant(one, TILE))
-            column = [
-                builder.load(
-                    vector_at(arrays[0], moved(moved(columns, here), part * LANES), vector), align=width, typ=vector
-                )
-                for part in parts
-            ]
+        for group in range(0, TILE, _SPAN):
+            parts = range(group, group + _SPAN, _WIDTH)
+            totals = [[cgutils.alloca_once(builder, result) for _ in parts] for _ in range(ROWS)]
+            for row in totals:
+                for total in row:
+                    builder.store(_many(0, result), total)
+            with cgutils.for_range(builder, steps, intp=one) as loop:
+                here = builder.mul(loop.index, ir.Constant(one, TILE))
+                places = (vector_at(arrays[0], moved(moved(columns, here), part), vector) for part in parts)
+                column = [builder.load(place, align=width, typ=vector) for place in places]
+                for r, row in enumerate(totals):
+                    value = builder.load(builder.gep(arrays[0], [moved(moved(rows, here), r)]), align=width, typ=number)
+                    broadcast = _broadcast(builder, value, vector)
+                    for total, x in zip(row, column, strict=True):
+                        builder.store(_multiply(builder, x, broadcast, builder.load(total)), total)
+            infinity = _many(float("inf"), result)  # NaN too: every later comparison is sound
             for r, row in enumerate(totals):
-                value = builder.load(builder.gep(arrays[0], [moved(moved(rows, here), r)]), align=width, typ=number)
-                broadcast = _broadcast(builder, value, vector)
-                for total, x in zip(row, column, strict=True):
-                    builder.store(multiply(x, broadcast, builder.load(total)), total)
-        for r, row in enumerate(totals):
-            for part, total in zip(parts, row, strict=True):
-                term_here = vector_at(arrays[1], moved(term, part * LANES), result)
-                twice = builder.fmul(_many(-2, result), builder.load(total))
-                value = builder.fadd(builder.load(term_here, align=width, typ=result), twice)
-                infinity = _many(float("inf"), result)  # NaN too: every later comparison is sound
-                value = builder.select(builder.fcmp_ordered("<", value, infinity), value, infinity)
                 line = moved(at, builder.mul(stride, ir.Constant(one, r)))
-                builder.store(value, vector_at(arrays[2], moved(line, part * LANES), result), align=width)
+                for part, total in zip(parts, row, strict=True):
+                    square = builder.load(vector_at(arrays[1], moved(term, part), result), align=width, typ=result)
+                    value = builder.fadd(square, builder.fmul(_many(-2, result), builder.load(total)))
+                    value = builder.select(builder.fcmp_ordered("<", value, infinity), value, infinity)
+                    builder.store(value, vector_at(arrays[2], moved(line, part), result), align=width)
         return context.get_dummy_value()
 
     return signature(types.void, packed, index, index, index, terms, index, out, index, index), build
-
-
-def _broadcast(builder: Any, value: Any, vector: Any) -> Any:
-    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
 
 
 @compiled

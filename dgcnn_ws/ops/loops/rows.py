@@ -1,4 +1,4 @@
-"""Up to thirty-two numbers of an array as a vector: the last channels of a row are seldom as many as a vector holds."""
+"""Up to a vector of an array's numbers as one: the last channels of a row are seldom as many as a vector holds."""
 
 from typing import Any
 

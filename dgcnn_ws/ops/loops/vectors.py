@@ -4,10 +4,10 @@ A loop that updates sums in memory is vectorised only where LLVM can show that i
 back to memory for every sum. A `Vector` is a value like a number. On every processor the same code runs:
 LLVM splits a vector into as many registers as it needs, two or more, which keeps the processor's units busy.
 
-    x = load(values, i)       thirty-two numbers from i on; of bfloat16 (uint16) as float32
+    x = load(values, i)       as many numbers from i on; of bfloat16 (uint16) as float32
     store(values, i, x)       the reverse, rounded to the array's type
     x + y, x - y, x * y       and x < y, x == y ..., which give a mask for `where`, `bits` and `count`
-    splat(number)             thirty-two times the same
+    splat(number)             the same in every place
     keys(x)                   integers in the order of the numbers, none of them NaN; `number_of(key, like)` goes back
 """
 
@@ -16,14 +16,16 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import config, types
+from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
+FEATURES = cpu_target.target_context.codegen()._tm_features  # of the processor that loops are compiled for
 LANES = 32
 
 
 class Vector(types.Type):
-    """Thirty-two numbers of a type."""
+    """As many numbers of a type as LANES says."""
 
     def __init__(self, dtype: Any) -> None:
         super().__init__(name=f"Vector({dtype})")
@@ -75,7 +77,7 @@ for _operation, _word in ((operator.lt, "<"), (operator.le, "<="), (operator.gt,
 
 
 def _many(number: Any, of: Any) -> Any:
-    return ir.Constant(of, [number] * LANES)
+    return ir.Constant(of, [number] * of.count)
 
 
 def check(context: Any, builder: Any, array: Any, last: Any) -> None:
@@ -98,7 +100,7 @@ def _memory(context: Any, builder: Any, sig: Any, args: Any) -> tuple[Any, Any, 
 
 @intrinsic
 def load(typing_context: Any, values: Any, i: Any) -> Any:
-    """Return values[i : i + 32]."""
+    """Return values[i : i + LANES]."""
     half = values.dtype == types.uint16
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -115,7 +117,7 @@ def load(typing_context: Any, values: Any, i: Any) -> Any:
 
 @intrinsic
 def store(typing_context: Any, values: Any, i: Any, x: Any) -> Any:
-    """Put x into values[i : i + 32]: rounded to bfloat16 (of two as near to the even one), whole numbers cut."""
+    """Put x into values[i : i + LANES]: rounded to bfloat16 (of two as near to the even one), whole numbers cut."""
     half = values.dtype == types.uint16
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -137,15 +139,18 @@ def store(typing_context: Any, values: Any, i: Any, x: Any) -> Any:
     return signature(types.void, values, types.uint64, x), build
 
 
+def _broadcast(builder: Any, number: Any, vector: Any) -> Any:
+    undefined, places = ir.Constant(vector, ir.Undefined), ir.VectorType(ir.IntType(32), vector.count)
+    one = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, undefined, _many(0, places))
+
+
 @intrinsic
 def splat(typing_context: Any, number: Any) -> Any:
-    """Return thirty-two times a number."""
+    """Return a vector of one number."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vector = ir.VectorType(args[0].type, LANES)
-        one = builder.insert_element(ir.Constant(vector, ir.Undefined), args[0], ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+        return _broadcast(builder, args[0], ir.VectorType(args[0].type, LANES))
 
     return signature(Vector(number), number), build
 
@@ -256,13 +261,11 @@ def halves(typing_context: Any, pairs: Any) -> Any:
     wide = Vector(types.float32)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return context.make_tuple(builder, sig.return_type, _halves(builder, args[0]))
+        shifted = builder.shl(args[0], _many(16, args[0].type))
+        upper = builder.and_(args[0], _many(0xFFFF0000, args[0].type))
+        floats = ir.VectorType(ir.FloatType(), LANES)
+        return context.make_tuple(
+            builder, sig.return_type, [builder.bitcast(part, floats) for part in (shifted, upper)]
+        )
 
     return signature(types.UniTuple(wide, 2), pairs), build
-
-
-def _halves(builder: Any, pairs: Any) -> tuple[Any, Any]:
-    floats = ir.VectorType(ir.FloatType(), LANES)
-    parts = builder.shl(pairs, _many(16, pairs.type)), builder.and_(pairs, _many(0xFFFF0000, pairs.type))
-    lower, upper = (builder.bitcast(part, floats) for part in parts)
-    return lower, upper
