@@ -208,7 +208,8 @@ def check_points(path: Path, points: np.ndarray, first: int) -> None:
 
     Its coordinates are not finite, or so far from the origin that float32 cannot hold its shape.
     """
-    finite = np.isfinite(points).all(axis=(1, 2))
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(points.astype(np.float32, copy=False)).all(axis=(1, 2))  # as they will be
     if not finite.all():
         cloud = first + int(finite.argmin())
         raise InputError(f"{path}: cloud {cloud} has NaN or infinite coordinates; replace the file.")

@@ -139,6 +139,11 @@ def test_wrong_type(root: Path, name: str, value: np.ndarray) -> None:
     assert f"`{name}` is not an array of the expected type" in refused(root)
 
 
+def test_coordinates_beyond_float32_are_not_finite(root: Path) -> None:
+    replace(root, "data", np.full((3, 32, 3), 1e300))
+    assert "cloud 0 has NaN or infinite coordinates" in refused(root)
+
+
 def test_clouds_too_far_from_the_origin_for_float32_are_refused(root: Path) -> None:
     cloud = np.random.default_rng(0).uniform(-1, 1, (3, 32, 3))
     cloud[1] += (5e5, 5.4e6, 200)  # as maps have it

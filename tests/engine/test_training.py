@@ -138,9 +138,7 @@ def test_learns_an_easy_set_and_reports_it(recipe: Recipe, tmp_path: Path, norm:
     assert [line["epoch"] for line in lines] == list(range(1, 17))
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
     assert {line["num_clouds"] for line in lines} == {3}
-    best = max(
-        lines, key=lambda line: (line["overall_accuracy"], line["epoch"])
-    )  # of three clouds: the last
+    best = max(lines, key=lambda line: (line["overall_accuracy"], line["epoch"]))  # of three clouds: the last
     assert best["overall_accuracy"] == 1
     assert results["best_epoch"] == best["epoch"]
     made = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith("events")}
