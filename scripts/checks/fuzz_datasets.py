@@ -17,6 +17,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import numpy.ma
 import tyro
 
 from dgcnn_ws.datasets import ModelNet40
