@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
 
     def inputs(batch: int, num_points: int) -> "tuple[Tensor, ...]":
         categories = (torch.randint(len(class_names), (batch,)),) if recipe.task == "segment" else ()
-        return *random_clouds(batch, num_points), *categories
+        return *random_clouds(batch, num_points, frame.width), *categories
 
     few = max(recipe.k, recipe.num_points // 2)
     sizes = ((1, recipe.num_points), (8, few), (3, recipe.num_points + 100))

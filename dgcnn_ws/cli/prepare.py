@@ -35,6 +35,9 @@ class Arguments:
     mirrored: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Store mirror images of the shapes, (x, z, y) of files with z up, as the published ModelNet40 has Princeton's
     meshes: for networks that shall understand its clouds, or be compared on them. Not for shapes of your own."""
+    features: str = ""
+    """What to keep of each point beside its place, between commas: normals (of a mesh its triangles', else the file's
+    own), colour, intensity. For train --features. A file without them is left out."""
     seed: int = 0
     """Decides which shapes become test data, and the points drawn."""
     jobs: int = 2
@@ -45,10 +48,12 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     args = parser.parse(Arguments, "prepare", arguments, __doc__)
+    from dgcnn_ws.datasets.frame import features_in
     from dgcnn_ws.datasets.looking.first_look import first_look
     from dgcnn_ws.datasets.preparing.prepare import Settings, prepare
 
-    settings = Settings(args.num_points, args.up, args.test_fraction, args.seed, args.mirrored)
+    features = features_in(args.features)
+    settings = Settings(args.num_points, args.up, args.test_fraction, args.seed, args.mirrored, features)
     report = prepare(args.source, args.out, settings, args.jobs, args.strict)
     for entry in report.skipped:
         print(f"skipped: {entry['reason']}")
@@ -64,6 +69,7 @@ def main(arguments: list[str]) -> int:
     print(
         f"{args.out}: {counts} clouds of {args.num_points} points, {len(report.class_names)} classes, {args.up} up"
         + ", mirrored" * args.mirrored
+        + f", with {' and '.join(features)}" * bool(features)
     )
     print("\n".join(first_look(args.out)))
     if report.repeated:

@@ -155,12 +155,14 @@ class CorruptedClouds(LabelledClouds):
         strength: 1 or 2.
         seed: of the draw, with the cloud's place.
 
-    Raises InputError where there is no such kind or strength.
+    Raises InputError where there is no such kind or strength, or the points have features.
     """
 
     def __init__(self, dataset: LabelledClouds, num_points: int, kind: str, strength: int, seed: int = 0) -> None:
         if kind not in CORRUPTIONS or strength not in STRENGTHS:
             raise InputError(f"There is no corruption {kind!r} of strength {strength}: {', '.join(CORRUPTIONS)}; 1, 2.")
+        if dataset.features:
+            raise InputError(f"Corruptions move points alone, and these have {' and '.join(dataset.features)} too.")
         super().__init__(dataset.labels, dataset.class_names, dataset.split)
         self.dataset, self.kind, self.strength, self.seed = dataset, kind, strength, seed
         self.wanted = num_points

@@ -5,6 +5,7 @@ frame and the same shape give the same numbers, wherever they are made.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ UPS = (*AXES, STORED)  # what can be said of files
 NORMALIZATIONS = ("unit_sphere", "none")
 DRAWS = ("contents", "seed", "stored")
 FILLS = ("repeat", "none")
-CHANNELS = "xyz"
+CHANNELS = "xyz"  # of a point's coordinates, which come first
+FEATURES = {"normals": 3, "colour": 3, "intensity": 1}  # what a point may have besides, in this order: channels
 MAX_POINTS = 1 << 20
 MAX_SEED = 1 << 63
 MAX_JSON_BYTES = 1 << 26  # prepare.json names every file that could not be read
@@ -49,7 +51,8 @@ class Frame:
             0.1; `stored`: as `contents`, but a cloud of exactly `num_points` keeps its points in their order, as one
             of a data set whose making is not known.
         seed: of that choice.
-        channels: what a point has.
+        channels: what a point has, `xyz` and after a comma each what else of `FEATURES`: unit normals, turned as the
+            points are; colours red, green, blue from 0 to 1; an intensity, from 0 to 1 where files hold whole numbers.
         radius: the smallest and the largest distance of a training cloud's farthest point from the origin, where
             clouds are not normalised.
     """
@@ -71,12 +74,42 @@ class Frame:
             return ("x", "z", "y" if self.mirrored else "-y")
         return ("x", "y", "-z" if self.mirrored else "z")
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What a point has beside its coordinates."""
+        return tuple(self.channels.split(",")[1:])
+
+    @property
+    def width(self) -> int:
+        """Channels of a point."""
+        return 3 + width_of(self.features)
+
     def says(self) -> str:
         """Return how files are read, in a few words."""
         words = [f"files read with {self.up} up"]
         words += ["mirrored, as the training clouds are"] * self.mirrored
         words += ["not normalised, as the training clouds are not"] * (self.normalization == "none")
+        words += [f"points with {' and '.join(self.features)}"] * bool(self.features)
         return ", ".join(words)
+
+
+def features_in(words: str, flag: str = "--features") -> tuple[str, ...]:
+    """Return the features that `words` names, between commas, in the order of `FEATURES`; InputError for others."""
+    named = [word.strip() for word in words.split(",") if word.strip()]
+    for word in named:
+        if word not in FEATURES:
+            raise InputError(f"{flag} {word!r} is unknown. Choose some of {', '.join(FEATURES)}.")
+    return tuple(name for name in FEATURES if name in named)
+
+
+def width_of(features: Sequence[str]) -> int:
+    """Return how many channels features have together."""
+    return sum(FEATURES[name] for name in features)
+
+
+def channels_of(features: Sequence[str]) -> str:
+    """Return what a frame calls the channels of points with these features."""
+    return ",".join((CHANNELS, *features))
 
 
 # As PointNet's authors made it of Princeton's meshes: y and z exchanged, which is a mirror image. Nobody knows which
@@ -119,7 +152,7 @@ def frame_of(values: Any, source: Path) -> Frame:
         (f"fill {' or '.join(FILLS)}", _is_word(frame.fill, FILLS)),
         (f"draw {' or '.join(DRAWS)}", _is_word(frame.draw, DRAWS)),
         ("seed from 0", type(frame.seed) is int and 0 <= frame.seed < MAX_SEED),
-        (f"channels {CHANNELS}", _is_word(frame.channels, (CHANNELS,))),
+        (f"channels {CHANNELS}, maybe with some of {', '.join(FEATURES)}", _are_channels(frame.channels)),
         ("radius: the smallest and the largest", frame.radius is None or _is_range(frame.radius)),
     ):
         if not is_right:
@@ -134,6 +167,10 @@ BEFORE |= {"channels": CHANNELS, "radius": None}
 
 def _is_word(value: Any, words: tuple[str, ...]) -> bool:
     return type(value) is str and value in words
+
+
+def _are_channels(value: Any) -> bool:
+    return type(value) is str and value == channels_of([name for name in FEATURES if name in value.split(",")])
 
 
 def _is_range(value: Any) -> bool:

@@ -15,8 +15,8 @@ class GeometricClouds(Dataset):
         clouds = GeometricClouds(load_dataset("modelnet40"), transform=NormalizeScale())
         loader = torch_geometric.loader.DataLoader(clouds, batch_size=8, shuffle=True)
 
-    Of each cloud: `pos` (N, 3) and `y` (1,), its class; of clouds with parts, `y` (N,), the part of each point, and
-    `category` (1,). `models.OnBatch` makes a network of them.
+    Of each cloud: `pos` (N, 3), where it has features `x` (N, D), and `y` (1,), its class; of clouds with parts,
+    `y` (N,), the part of each point, and `category` (1,). `models.OnBatch` makes a network of them.
 
     Args:
         clouds: of `load_dataset` or `load_parts`, in memory.
@@ -37,7 +37,10 @@ class GeometricClouds(Dataset):
         return len(self.clouds)
 
     def get(self, idx: int) -> Data:
-        fields: dict[str, Any] = {"pos": self.clouds.points[idx].clone()}  # a transform may change it in place
+        points = self.clouds.points[idx].clone()  # a transform may change it in place
+        fields: dict[str, Any] = {"pos": points[:, :3].contiguous()}
+        if self.clouds.features:
+            fields["x"] = points[:, 3:].contiguous()
         label = self.clouds.labels[idx : idx + 1]
         if isinstance(self.clouds, PartClouds):
             return Data(**fields, y=self.clouds.parts[idx], category=label)

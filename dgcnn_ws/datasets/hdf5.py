@@ -2,12 +2,13 @@
 
 A folder holds `shape_names.txt` (class names, one a line; a label is the line's index), `train_files.txt` and
 `test_files.txt` (file names in order) and the `*.h5` files with `data` float32 (n, points, 3) and `label`
-uint8 (n, 1). Nothing in these files is trusted: they come from mirrors.
+uint8 (n, 1); maybe `normal` (n, points, 3), as ModelNet40's published files, `colour` (n, points, 3) and `intensity`
+(n, points, 1). Nothing in these files is trusted: they come from mirrors.
 """
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from dgcnn_ws.datasets.frame import FEATURES, width_of
 from dgcnn_ws.errors import InputError
 
+ARRAYS = {"normals": "normal", "colour": "colour", "intensity": "intensity"}  # what a file calls each feature
 LAYOUT_SUFFIX = "_ply_hdf5_2048"
 # A header may declare any size. ModelNet40's larger split takes 242 MB: this leaves room for 17 times that.
 MAX_SPLIT_BYTES = 4 << 30
@@ -126,7 +129,29 @@ def chunk_bytes(array: h5py.Dataset) -> int:
     return math.prod(array.chunks or (0,)) * array.dtype.itemsize
 
 
-def check_file(path: Path, num_points: int, in_memory: bool = True) -> int:
+def point_arrays(file: h5py.File, features: Sequence[str], in_memory: bool = True) -> list[h5py.Dataset]:
+    """The arrays of a file that hold its points, side by side: `data` (n, points, 3), and one for each feature."""
+    arrays = [own_dataset(file, "data", "f", in_memory)]
+    for feature in features:
+        name, shape = ARRAYS[feature], (*arrays[0].shape[:2], FEATURES[feature])
+        if name not in file.keys():  # noqa: SIM118 (`in file` follows links)
+            raise InputError(
+                f"{file.filename} has no {feature} (`{name}`): prepare the data set with --features {feature}, or "
+                "train without."
+            )
+        arrays.append(own_dataset(file, name, "f", in_memory))
+        if arrays[-1].shape != shape:
+            raise InputError(f"{file.filename}: `{name}` has shape {arrays[-1].shape}, not {shape}; replace the file.")
+    return arrays
+
+
+def read_rows(arrays: list[h5py.Dataset], rows: slice, points: int | slice) -> np.ndarray:
+    """Some points of some clouds out of `point_arrays`, features behind coordinates."""
+    parts = [array[rows, points] for array in arrays]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def check_file(path: Path, num_points: int, in_memory: bool = True, features: Sequence[str] = ()) -> int:
     """The number of clouds in a file, from its header alone."""
     with open_hdf5(path) as file:
         data, label = own_dataset(file, "data", "f", in_memory), own_dataset(file, "label", "iu")
@@ -137,18 +162,22 @@ def check_file(path: Path, num_points: int, in_memory: bool = True) -> int:
             )
         if data.shape[1] < num_points:
             raise InputError(f"{path} stores {data.shape[1]} points a cloud; lower --num-points from {num_points}.")
+        point_arrays(file, features, in_memory)
         return int(data.shape[0])
 
 
-def read_clouds(files: list[Path], num_points: int, class_names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Points (n, num_points, 3) float32 and labels (n,) int64 of all files, checked."""
-    counts = [check_file(path, num_points) for path in files]
-    if sum(counts) * num_points * 12 > MAX_SPLIT_BYTES:
-        size = sum(counts) * num_points * 12
+def read_clouds(
+    files: list[Path], num_points: int, class_names: list[str], features: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points (n, num_points, 3 + D) float32 and labels (n,) int64 of all files, checked."""
+    counts = [check_file(path, num_points, features=features) for path in files]
+    width = 3 + width_of(features)
+    size = sum(counts) * num_points * width * 4
+    if size > MAX_SPLIT_BYTES:
         raise InputError(
             f"{files[0].parent}: a split of {sum(counts)} clouds is {size} bytes; {TOO_LARGE}, or lower --num-points."
         )
-    points = np.empty((sum(counts), num_points, 3), np.float32)
+    points = np.empty((sum(counts), num_points, width), np.float32)
     labels = np.empty(sum(counts), np.int64)
     start = 0
     for path, count in zip(files, counts, strict=True):
@@ -157,7 +186,7 @@ def read_clouds(files: list[Path], num_points: int, class_names: list[str]) -> t
         if count == 0:
             continue
         with open_hdf5(path) as file:
-            stored = own_dataset(file, "data", "f")[:, :num_points]
+            stored = read_rows(point_arrays(file, features), slice(None), slice(num_points))
         check_points(path, stored, 0)  # before what float32 rounds away is gone
         points[rows] = stored
         labels[rows] = read_labels(path, class_names)
@@ -204,7 +233,7 @@ def read_labels(path: Path, class_names: list[str]) -> np.ndarray:
 
 
 def check_points(path: Path, points: np.ndarray, first: int) -> None:
-    """Raise InputError where one of the clouds (b, num_points, 3), the file's from `first` on, cannot be trained on.
+    """Raise InputError where one of the clouds (b, num_points, C), the file's from `first` on, cannot be trained on.
 
     Its coordinates are not finite, or so far from the origin that float32 cannot hold its shape.
     """
@@ -213,7 +242,7 @@ def check_points(path: Path, points: np.ndarray, first: int) -> None:
     if not finite.all():
         cloud = first + int(finite.argmin())
         raise InputError(f"{path}: cloud {cloud} has NaN or infinite coordinates; replace the file.")
-    largest, smallest = points.max(axis=1), points.min(axis=1)
+    largest, smallest = points[..., :3].max(axis=1), points[..., :3].min(axis=1)
     extent, distance = (largest - smallest).max(axis=1), np.maximum(np.abs(largest), np.abs(smallest)).max(axis=1)
     lost = (extent > 0) & (distance * ROUNDING > LOST * extent)
     if lost.any():

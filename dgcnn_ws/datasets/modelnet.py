@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dgcnn_ws.datasets.frame import Frame, frame_of_clouds, read_frame
+from dgcnn_ws.datasets.frame import Frame, channels_of, frame_of_clouds, read_frame, width_of
 from dgcnn_ws.datasets.hdf5 import LAYOUT_SUFFIX, list_files, read_class_names, read_clouds, sample_clouds
 from dgcnn_ws.errors import InputError
 
@@ -26,6 +27,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     """
 
     frame: Frame | None = None  # how shapes became these clouds, where that is known
+    features: tuple[str, ...] = ()  # what a point has beside its coordinates, in its next channels
 
     def __init__(self, labels: Tensor, class_names: list[str], split: str) -> None:
         self.labels = labels.to(torch.int64)
@@ -39,19 +41,24 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
 
     def fingerprint(self) -> str:
         """Return a word that other clouds, labels or class names would change."""
-        shape = torch.Size((len(self), self.num_points, 3))
+        shape = torch.Size((len(self), self.num_points, self.width))
         digest = hashlib.sha256(repr((self.class_names, shape)).encode())
         for part in (*self.first_points(), self.labels):
             digest.update(part.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def first_points(self) -> Iterator[Tensor]:
-        """Yield the first point of every cloud, some clouds (b, 3) at a time."""
+        """Yield the first point of every cloud, some clouds (b, C) at a time."""
         raise NotImplementedError
 
     def read(self, chosen: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield the clouds (b, num_points, 3) of each of the `chosen` (b,) indices."""
+        """Yield the clouds (b, num_points, C) of each of the `chosen` (b,) indices."""
         raise NotImplementedError
+
+    @property
+    def width(self) -> int:
+        """Channels of a point, C: 3 of coordinates, and those of the features."""
+        return 3 + width_of(self.features)
 
     @property
     def num_classes(self) -> int:
@@ -79,19 +86,28 @@ class PointClouds(LabelledClouds):
     """Labelled point clouds of one size, in memory.
 
     Args:
-        points: (n, num_points, 3) float32 coordinates.
+        points: (n, num_points, C) float32: coordinates, then features.
         labels: (n,) int64 indices into `class_names`.
         class_names: one name per class.
         split: what part of a data set this is, for messages.
+        features: some of `frame.FEATURES`, in their order.
 
     Raises:
         InputError: shapes disagree, or there is no cloud.
     """
 
-    def __init__(self, points: Tensor, labels: Tensor, class_names: list[str], split: str = "train") -> None:
-        if points.ndim != 3 or points.shape[2] != 3 or labels.shape != points.shape[:1]:
+    def __init__(
+        self,
+        points: Tensor,
+        labels: Tensor,
+        class_names: list[str],
+        split: str = "train",
+        features: tuple[str, ...] = (),
+    ) -> None:
+        self.features = features
+        if points.ndim != 3 or points.shape[2] != self.width or labels.shape != points.shape[:1]:
             raise InputError(
-                f"Point clouds need points (n, num_points, 3) and labels (n,); "
+                f"Point clouds need points (n, num_points, {self.width}) and labels (n,); "
                 f"got {tuple(points.shape)} and {tuple(labels.shape)}."
             )
         if points.shape[0] == 0 or points.shape[1] == 0:
@@ -119,6 +135,7 @@ class HDF5Clouds(PointClouds):
         num_points: points per cloud, at most as many as are stored (2,048).
         val_fraction: share of each class's training clouds that becomes validation.
         split_seed: the one thing, with `val_fraction`, that decides which clouds those are.
+        features: what to read beside coordinates, some of `normals`, `colour` and `intensity` in this order.
 
     Raises:
         InputError: the folder or a file is missing, or a file's contents cannot be used.
@@ -134,17 +151,18 @@ class HDF5Clouds(PointClouds):
         num_points: int = 1024,
         val_fraction: float = 0.1,
         split_seed: int = 0,
+        features: tuple[str, ...] = (),
     ) -> None:
         check_request(split, num_points)
         folder = self.locate(root)
         class_names = read_class_names(folder)
         self.files = list_files(folder, "test" if split == "test" else "train")
-        points, labels = read_clouds(self.files, num_points, class_names)
+        points, labels = read_clouds(self.files, num_points, class_names, features)
         self.rows = split_rows(labels, split, val_fraction, split_seed)
         if split in ("train", "val"):
             points, labels = points[self.rows], labels[self.rows]
-        super().__init__(torch.from_numpy(points), torch.from_numpy(labels), class_names, split)
-        self.frame = frame_of_folder(folder, self.files)
+        super().__init__(torch.from_numpy(points), torch.from_numpy(labels), class_names, split, features)
+        self.frame = frame_of_folder(folder, self.files, features)
 
     @classmethod
     def find(cls, root: str | Path) -> Path | None:
@@ -199,9 +217,14 @@ class FolderClouds(HDF5Clouds):
         return folder
 
 
-def frame_of_folder(folder: Path, files: list[Path]) -> Frame:
-    """How shapes became the clouds in a layout folder's files: as `prepare` says, else as its name and they do."""
-    return read_frame(folder) or frame_of_clouds(sample_clouds(files), mirrored=folder.name == ModelNet40.folder)
+def frame_of_folder(folder: Path, files: list[Path], features: tuple[str, ...] = ()) -> Frame:
+    """How shapes became the clouds in a layout folder's files: as `prepare` says, else as its name and they do.
+
+    Args:
+        features: those that are read, of those stored.
+    """
+    frame = read_frame(folder) or frame_of_clouds(sample_clouds(files), mirrored=folder.name == ModelNet40.folder)
+    return replace(frame, channels=channels_of(features))
 
 
 def check_request(split: str, num_points: int) -> None:

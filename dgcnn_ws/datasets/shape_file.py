@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -56,6 +56,16 @@ EXPORTS = {
     r"rc[ps]|fls|ptx|zfs|imp": "export it as .e57",
     r"gz|bz2|xz|7z|rar|tar|zip|tgz": "unpack it",
 }
+# Of these, colours, intensities and a cloud's normals are read too; of every mesh, the normals of its triangles.
+WITH_FEATURES: dict[str, Callable[[bytes, Sequence[str]], Shape]] = {
+    ".ply": read_ply,
+    ".npy": read_npy,
+    ".npz": read_npz,
+    **dict.fromkeys((".xyz", ".txt", ".pts", ".asc", ".csv"), read_text),
+    ".pcd": read_pcd,
+    ".las": read_las,
+    ".laz": read_las,
+}
 MAX_FILE_BYTES = 1 << 29
 MAX_MEMORY_BYTES = 4 << 30
 
@@ -88,8 +98,11 @@ def check_size(data: bytes, name: PurePath) -> bytes:
     return data
 
 
-def load_shape(data: bytes, name: PurePath) -> Shape:
+def load_shape(data: bytes, name: PurePath, features: Sequence[str] = ()) -> Shape:
     """The triangles (T, 3, 3) or, of a cloud, points (N, 3) float64 in a file.
+
+    With features, (T, 3, 3 + D) or (N, 3 + D): behind the coordinates what each feature has there, but of triangles no
+    normals, which follow from their corners.
 
     Takes at most `MAX_MEMORY_BYTES` above what the process holds (enforced on Linux), and follows no reference to
     another file.
@@ -97,13 +110,15 @@ def load_shape(data: bytes, name: PurePath) -> Shape:
     Args:
         data: the file's contents.
         name: its name, whose ending says what format they have.
+        features: some of `frame.FEATURES`, in their order.
 
     Raises:
-        InputError: the format is unknown, the file damaged, empty or too large, or a coordinate not finite.
+        InputError: the format is unknown, the file damaged, empty or too large, a feature missing, or a number not
+            finite.
     """
     try:
         with memory_bound(MAX_MEMORY_BYTES), np.errstate(all="ignore"):
-            return read_shape(data, name)
+            return read_shape(data, name, features)
     except MemoryError as error:
         raise InputError(f"{name} needs more than {MAX_MEMORY_BYTES >> 30} GiB to be read; simplify it.") from error
 
@@ -114,34 +129,39 @@ def not_read(ending: str) -> str:
     return ": ".join([f"{ending.lower()} is not read", *advice])
 
 
-def read_shape(data: bytes, name: PurePath) -> Shape:
-    """The triangles (T, 3, 3) or, of a cloud, points (N, 3) float64 in a file. Raises InputError, MemoryError."""
+def read_shape(data: bytes, name: PurePath, features: Sequence[str] = ()) -> Shape:
+    """As `load_shape`, without its bound on memory. Raises InputError, MemoryError."""
     reader = READERS.get(name.suffix.lower())
     if reader is None:
         reason = not_read(name.suffix) if name.suffix else "its name has no ending"
         raise InputError(f"{name}: {reason}. Read are {', '.join(READERS)}.")
+    reads_features = bool(features) and name.suffix.lower() in WITH_FEATURES
     try:
-        shape = reader(data)
+        shape = WITH_FEATURES[name.suffix.lower()](data, features) if reads_features else reader(data)
     except MemoryError:
         raise
     except Exception as error:  # readers meet arbitrary bytes with any exception
         raise InputError(f"{name} cannot be read as {name.suffix} ({_reason(error)}).") from error
     if len(shape) == 0:
         raise InputError(f"{name} holds neither triangles nor points.")
+    if not reads_features:
+        missing = [feature for feature in features if shape.ndim == 2 or feature != "normals"]
+        if missing:
+            raise InputError(f"{name}: {missing[0]} is not read from {name.suffix}; export .ply.")
     if shape.ndim == 2:
         shape = points_seen(shape, name)
     if not np.isfinite(shape).all():
-        raise InputError(f"{name} has NaN or infinite coordinates.")
+        raise InputError(f"{name} has NaN or infinite coordinates{' or features' * bool(features)}.")
     return shape
 
 
 def points_seen(points: np.ndarray, name: PurePath) -> np.ndarray:
-    """The points (N, 3) without the rows that scanners fill with NaN or zeros where no echo came back.
+    """The points (N, 3 + D) without the rows that scanners fill with NaN or zeros where no echo came back.
 
     A single row of zeros is a point. Issues `ShapeWarning` where some are left out.
     """
     unseen = np.isnan(points).any(1)
-    zeros = (points == 0).all(1)
+    zeros = (points[:, :3] == 0).all(1)
     if zeros.sum() > 1:
         unseen |= zeros
     if unseen.all() or not unseen.any():

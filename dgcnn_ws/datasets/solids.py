@@ -81,9 +81,12 @@ def grip(x: float, y: float, reach: float, height: float, radius: float) -> Tria
 
 
 def sample_surface(triangles: Triangles, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Points (count, 3) spread evenly by area, and the index (count,) of the triangle each lies on."""
+    """Points (count, 3) spread evenly by area, and the index (count,) of the triangle each lies on.
+
+    Of corners with more than three coordinates, (T, 3, C), these too are those of the place, (count, C).
+    """
     edges = triangles[:, 1:] - triangles[:, :1]
-    area = np.cumsum(np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1))
+    area = np.cumsum(np.linalg.norm(np.cross(edges[:, 0, :3], edges[:, 1, :3]), axis=1))
     chosen = np.searchsorted(area, rng.random(count) * area[-1], side="right")
     weight = rng.random((count, 2, 1))
     weight = np.where(weight.sum(1, keepdims=True) > 1, 1 - weight, weight)

@@ -23,9 +23,10 @@ from dgcnn_ws.datasets.hdf5 import (
     chunk_bytes,
     list_files,
     open_hdf5,
-    own_dataset,
+    point_arrays,
     read_class_names,
     read_labels,
+    read_rows,
 )
 from dgcnn_ws.datasets.modelnet import LabelledClouds, check_request, frame_of_folder, split_rows
 from dgcnn_ws.errors import InputError
@@ -49,6 +50,7 @@ class StreamedClouds(LabelledClouds):
             a chunk, for the clouds in it, and for working on these. A window is one batch at least.
         val_fraction: as for `HDF5Clouds`.
         split_seed: as for `HDF5Clouds`.
+        features: as for `HDF5Clouds`.
 
     Raises:
         InputError: the folder, a header or the labels cannot be used, or the chunks of a file are too large for the
@@ -63,22 +65,23 @@ class StreamedClouds(LabelledClouds):
         buffer_bytes: int = 256 * 10**6,
         val_fraction: float = 0.1,
         split_seed: int = 0,
+        features: tuple[str, ...] = (),
     ) -> None:
         check_request(split, num_points)
         class_names = read_class_names(folder)
         self.files = list_files(folder, "test" if split == "test" else "train")
-        counts = [check_file(path, num_points, in_memory=False) for path in self.files]
+        counts = [check_file(path, num_points, in_memory=False, features=features) for path in self.files]
         self.starts = np.cumsum([0, *counts])  # of each file's clouds, over all files
         labels = np.concatenate([read_labels(path, class_names) for path in self.files])
         self.rows = split_rows(labels, split, val_fraction, split_seed)  # of the split's clouds, over all files
         if len(self.rows) == 0:
             raise InputError(f"The {split} split holds no clouds; choose another split.")
         super().__init__(torch.from_numpy(labels[self.rows]), class_names, split)
-        self._num_points = num_points
+        self._num_points, self.features = num_points, features
         self.part_bytes = buffer_bytes // PARTS
         for file in range(len(self.files)):
             self._check_chunks(file)
-        self.frame = frame_of_folder(folder, self.files)
+        self.frame = frame_of_folder(folder, self.files, features)
 
     @property
     def num_points(self) -> int:
@@ -86,15 +89,15 @@ class StreamedClouds(LabelledClouds):
 
     def first_points(self) -> Iterator[Tensor]:
         for file in range(len(self.files)):
-            with self._open(file) as data:
-                size = chunk_rows(data) * max(1, SCANNED // chunk_rows(data))  # whole chunks
-                for first in range(0, len(data), size):
-                    points = data[first : first + size, 0].astype(np.float32, copy=False)
+            with self._open(file) as arrays:
+                size = chunk_rows(arrays[0]) * max(1, SCANNED // chunk_rows(arrays[0]))  # whole chunks
+                for first in range(0, len(arrays[0]), size):
+                    points = read_rows(arrays, slice(first, first + size), 0).astype(np.float32, copy=False)
                     begin, end = np.searchsorted(self.rows, self.starts[file] + [first, first + len(points)])
                     yield torch.from_numpy(points[self.rows[begin:end] - self.starts[file] - first])
 
     def read(self, chosen: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield the clouds (b, num_points, 3) of each of the `chosen` (b,) indices, while later ones are read.
+        """Yield the clouds (b, num_points, C) of each of the `chosen` (b,) indices, while later ones are read.
 
         Raises:
             InputError: a file is gone, damaged or holds coordinates that are not finite.
@@ -115,7 +118,7 @@ class StreamedClouds(LabelledClouds):
 
     def _windows(self, chosen: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         """Pack batches into windows that grow up to a part of the buffer; one batch at least."""
-        most = self.part_bytes // (self.num_points * 12)
+        most = self.part_bytes // (self.num_points * self.width * 4)
         window: list[Tensor] = []
         held, room = 0, 0
         for batch in chosen:
@@ -129,9 +132,9 @@ class StreamedClouds(LabelledClouds):
             yield window
 
     def _fill(self, window: list[Tensor], stop: threading.Event) -> np.ndarray:
-        """Read the clouds of a window: points (b, num_points, 3) in the order in which they are wanted."""
+        """Read the clouds of a window: points (b, num_points, C) in the order in which they are wanted."""
         rows = self.rows[torch.cat(window).numpy()]
-        points = np.empty((len(rows), self.num_points, 3), np.float32)
+        points = np.empty((len(rows), self.num_points, self.width), np.float32)
         order = np.argsort(rows, kind="stable")
         edges = np.searchsorted(rows[order], self.starts)
         for file in np.flatnonzero(np.diff(edges)).tolist():
@@ -145,31 +148,34 @@ class StreamedClouds(LabelledClouds):
 
     def _chunks(self, file: int, rows: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:
         """Yield which of a file's ascending `rows` (b,) lie in one chunk, and their clouds, a chunk at a time."""
-        with self._open(file) as data:
-            edges = np.flatnonzero(np.diff(rows // chunk_rows(data))) + 1
+        with self._open(file) as arrays:
+            edges = np.flatnonzero(np.diff(rows // chunk_rows(arrays[0]))) + 1
             for begin, end in pairwise([0, *edges.tolist(), len(rows)]):
                 first, last = int(rows[begin]), int(rows[end - 1])
-                stored = data[first : last + 1, : self.num_points]
+                stored = read_rows(arrays, slice(first, last + 1), slice(self.num_points))
                 check_points(self.files[file], stored, first)
                 clouds = stored.astype(np.float32, copy=False)
                 yield slice(begin, end), [clouds[row - first] for row in rows[begin:end]]
 
     @contextmanager
-    def _open(self, file: int) -> Iterator[h5py.Dataset]:
-        """Open the points of a file, which still is what it was."""
+    def _open(self, file: int) -> Iterator[list[h5py.Dataset]]:
+        """Open the points of a file, which still is what it was: its arrays, as `point_arrays` has them."""
         path = self.files[file]
         with open_hdf5(path) as opened:
-            data = own_dataset(opened, "data", "f", in_memory=False)
+            arrays = point_arrays(opened, self.features, in_memory=False)
+            data = arrays[0]
             count = self.starts[file + 1] - self.starts[file]
             if data.ndim != 3 or len(data) != count or data.shape[1] < self.num_points or data.shape[2] != 3:
                 raise InputError(f"{path} has changed while it was in use; start again.")
-            yield data
+            yield arrays
 
     def _check_chunks(self, file: int) -> None:
         """Raise InputError where what is read at once is more than its part of the buffer."""
-        with self._open(file) as data:
-            needed = max(chunk_bytes(data), chunk_rows(data) * self.num_points * 3 * max(4, data.dtype.itemsize))
-            if data.chunks and needed > self.part_bytes:
+        with self._open(file) as arrays:
+            data = arrays[0]
+            needed = chunk_rows(data) * self.num_points * self.width * max(4, data.dtype.itemsize)
+            needed = max(needed, *(chunk_bytes(array) for array in arrays))
+            if any(array.chunks for array in arrays) and needed > self.part_bytes:
                 raise InputError(
                     f"{self.files[file]} is stored in chunks of {needed / 1e6:.1f} MB, of which the buffer must hold "
                     f"{PARTS}: set --stream-buffer {-(-PARTS * needed // 10**6)}, or store it anew in smaller ones "

@@ -42,13 +42,14 @@ class Board(SummaryWriter):
         self.add_image("confusion", pixels(confusion_figure(confusion, names, unit, numbers)), epoch, dataformats="HWC")
 
     def add_samples(self, stored: Tensor, seen: Tensor, labels: Tensor, class_names: list[str]) -> None:
-        """Add some clouds as they are stored and as the network sees them: (B, num_points, 3) both, labels (B or more).
+        """Add some clouds as they are stored and as the network sees them: (B, num_points, C) both, labels (B or more).
 
         The first of each class come first.
         """
         order = first_of_each(labels[: len(stored)].tolist())[:SAMPLES]
         names = [class_names[int(labels[i])] for i in order]
-        figure = samples_figure(stored[order].cpu().numpy(), seen[order].cpu().numpy(), names)
+        before, after = (points[order, :, :3].cpu().numpy() for points in (stored, seen))
+        figure = samples_figure(before, after, names)
         self.add_image("samples", pixels(figure), 0, dataformats="HWC")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dgcnn_ws.datasets import LabelledClouds
+from dgcnn_ws.datasets.frame import features_in
 from dgcnn_ws.datasets.given import clouds_of, hold_out, join
 from dgcnn_ws.datasets.looking.baseline import baseline_accuracy, baseline_words
 from dgcnn_ws.engine.folder.claim import recording, sole
@@ -33,8 +34,9 @@ def train(
     """Train a network as `dgcnn-ws train` does, and return what the run's results.json holds.
 
     Clouds come from the recipe's data set, or from any map-style data sets of (points, label), points (N, 3) of any N
-    and label a number from 0. The network sees these as they are: drawn or filled up to `recipe.num_points`, neither
-    turned nor normalised. Where test clouds are left out, nothing is tested.
+    and label a number from 0; columns of `recipe.features` stand behind x, y, z. The network sees these as they are:
+    drawn or filled up to `recipe.num_points`, neither turned nor normalised. Where test clouds are left out, nothing is
+    tested.
 
     Works in a notebook and in any thread; Ctrl-C and SIGTERM save the place first where this is the main thread.
 
@@ -84,11 +86,12 @@ def train(
 
 def given_splits(recipe: Recipe, train: Any, val: Any, test: Any, class_names: Sequence[str] | None) -> Splits:
     """Return the recipe's splits of clouds that are given. Raises InputError where they do not go together."""
-    found: dict[str, LabelledClouds] = {"train": clouds_of(train, recipe.num_points, "train", class_names)}
+    features = features_in(recipe.features)
+    found: dict[str, LabelledClouds] = {"train": clouds_of(train, recipe.num_points, "train", class_names, features)}
     names = found["train"].class_names
     for split, given in (("val", val), ("test", test)):
         if given is not None:
-            found[split] = clouds_of(given, recipe.num_points, split, names)
+            found[split] = clouds_of(given, recipe.num_points, split, names, features)
     if recipe.select == "test":
         if "test" not in found:
             raise InputError("select='test' chooses on the test clouds: give test, or select on val.")

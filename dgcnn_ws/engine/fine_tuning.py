@@ -11,7 +11,7 @@ from dgcnn_ws.engine.recipe import Recipe, as_config, from_config
 from dgcnn_ws.errors import InputError
 
 # The settings that make the network, which are those of the checkpoint.
-NETWORK = ("task", "preset", "norm", "head_norm", "groups", "k", "emb_dims")
+NETWORK = ("task", "preset", "norm", "head_norm", "groups", "k", "emb_dims", "features", "graph")
 HEADS = ("head", "point_convs", "last", "category", "pooled_norm")  # the rest is the body, which `--freeze` keeps
 
 

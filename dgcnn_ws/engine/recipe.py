@@ -25,6 +25,7 @@ HeadNorm = Literal["bn", "gn", "ln", "est", "none"]
 Optimizer = Literal["sgd", "adam", "adamw"]
 Augment = Literal["dgcnn", "paper", "none"]
 Rotate = Literal["none", "up", "any"]
+Graph = Literal["coordinates", "all"]
 ClassWeights = Literal["none", "balanced"]
 Select = Literal["val", "test"]
 Precision = Literal["32", "bf16", "16", "auto"]
@@ -65,6 +66,11 @@ class Recipe:
     """Passes over the training clouds. Default: 250."""
     num_points: int = 1024
     """Points of a cloud, the first of the 2,048 stored."""
+    features: str = ""
+    """What the network sees of a point beside its place, between commas, of what prepare --features stored: normals,
+    colour, intensity."""
+    graph: Graph = "coordinates"
+    """What the first layer's neighbours are near in, of points with --features: their coordinates, or all channels."""
     k: int = 20
     """Neighbours of a point, itself included."""
     emb_dims: int = 1024
@@ -236,11 +242,13 @@ def run_name(recipe: Recipe) -> str:
 
 def complete(recipe: Recipe) -> Recipe:
     """Return the recipe with every gap filled in from its preset and norm. Raises InputError for a bad value."""
+    from dgcnn_ws.datasets.frame import features_in
     from dgcnn_ws.engine.parallel.processes import started
     from dgcnn_ws.nn.norm import NORMS
 
     recipe = name_folder(recipe)
     _check_words(recipe)
+    recipe = replace(recipe, features=",".join(features_in(recipe.features)))
     preset = PRESETS[recipe.preset]
     optimizer = recipe.optimizer or preset.optimizer
     devices, nodes = started() or (1, 1)
@@ -281,6 +289,7 @@ WORDS: dict[str, Any] = {
     "rotate": Rotate,
     "class_weights": ClassWeights,
     "select": Select,
+    "graph": Graph,
     "precision": Precision,
 }
 
@@ -293,12 +302,14 @@ def _check_words(recipe: Recipe) -> None:
 
 def _check(recipe: Recipe) -> None:
     from dgcnn_ws.datasets import DATASETS, PART_DATASETS
+    from dgcnn_ws.datasets.frame import features_in
 
     assert recipe.head_norm and recipe.optimizer and recipe.augment
     assert recipe.groups and recipe.micro_batch is not None and recipe.epochs is not None
     assert recipe.lr is not None and recipe.weight_decay is not None
     _check_words(recipe)
     _one_of("--dataset", recipe.dataset, (*DATASETS, GIVEN))
+    features_in(recipe.features)
     if recipe.task == "segment":
         if recipe.preset != "dgcnn":
             raise InputError(f"--task segment has no preset {recipe.preset}. Use --preset dgcnn.")
@@ -311,6 +322,8 @@ def _check(recipe: Recipe) -> None:
             raise InputError("--task segment has no --stream: its data lie in memory. Leave it out.")
         if recipe.redraw:
             raise InputError("--redraw is for clouds with one label, and --task segment has one a point. Leave it out.")
+        if recipe.features:
+            raise InputError("--task segment has no --features: its data's points have places alone. Leave them out.")
         if recipe.class_weights != "none":
             raise InputError("--class-weights are of classes of clouds, and --task segment names parts. Leave it out.")
     counts = ("groups", "batch_size", "micro_batch", "epochs", "num_points", "k", "emb_dims")
@@ -418,6 +431,7 @@ BEFORE = {"task": "classify", "devices": 1, "nodes": 1, "sync_bn": False, "cuda_
 BEFORE |= {"deterministic": False, "stream": False, "stream_buffer": 256}
 BEFORE |= {"average_weights": 0.0, "start": "", "freeze": False, "rotate": "none", "redraw": False}
 BEFORE |= {"class_weights": "none"}
+BEFORE |= {"features": "", "graph": "coordinates"}
 
 
 @cache
@@ -432,6 +446,7 @@ def build_model(recipe: Recipe, num_classes: int, num_parts: int = 0) -> "torch.
         num_classes: classes to tell apart; where parts are, the categories of clouds that are an input.
         num_parts: parts to tell apart, for segmentation.
     """
+    from dgcnn_ws.datasets.frame import features_in, width_of
     from dgcnn_ws.models import MODELS, DGCNNSeg
 
     assert recipe.groups is not None
@@ -451,9 +466,11 @@ def build_model(recipe: Recipe, num_classes: int, num_parts: int = 0) -> "torch.
         recipe.k,
         recipe.norm,
         recipe.head_norm,
+        in_channels=3 + width_of(features_in(recipe.features)),
         emb_dims=recipe.emb_dims,
         dropout=recipe.dropout,
         groups=recipe.groups,
+        graph=recipe.graph,
     )
 
 

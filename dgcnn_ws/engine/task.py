@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dgcnn_ws.datasets import LabelledClouds, PartClouds, find_dataset, load_dataset, load_parts, stream_dataset
+from dgcnn_ws.datasets.frame import features_in
 from dgcnn_ws.datasets.hdf5 import list_files
 from dgcnn_ws.datasets.looking.census import stored_points
 from dgcnn_ws.engine.parallel.processes import ALONE, Processes
@@ -23,9 +24,10 @@ class Classification:
     def load(self, recipe: Recipe, split: str, root: Path | None = None) -> LabelledClouds:
         """Return a split of the recipe's data, which `root` holds where it has been moved."""
         place = (recipe.dataset, root or recipe.data_root, split, recipe.num_points)
+        features = features_in(recipe.features)
         if recipe.stream:
-            return stream_dataset(*place, recipe.stream_buffer * 10**6)
-        return load_dataset(*place)
+            return stream_dataset(*place, recipe.stream_buffer * 10**6, features=features)
+        return load_dataset(*place, features=features)
 
     def load_to_train(self, recipe: Recipe, split: str) -> LabelledClouds:
         """Return a split to train on: with every point that all of its clouds have, where these are drawn anew."""

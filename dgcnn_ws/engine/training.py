@@ -101,7 +101,8 @@ class Run:
             )
         self.baseline: float | None = None  # a classical method's accuracy on what selects, where it was asked
         self.class_weights = class_weights(recipe, self.train_set, self.device)
-        self.augmentation = augmentation(recipe.augment or "none", recipe.rotate)
+        turns_normals = "normals" in self.train_set.features
+        self.augmentation = augmentation(recipe.augment or "none", recipe.rotate, turns_normals)
         self.generator = torch.Generator(self.device)
         self.answers_per_cloud = self.task.answers(self.train_set.targets[:1]).numel()
         self.part_names = self.train_set.part_names if isinstance(self.train_set, PartClouds) else []

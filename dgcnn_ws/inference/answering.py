@@ -96,7 +96,8 @@ def ask(model: Classifier, files: list[Path], views: Tensor, batch_size: int, sh
                 bar.update()
             if not clouds:
                 continue
-            said = predict(model.network, list(clouds.values()), model.device, model.temperature, views)
+            normals = "normals" in model.frame.features
+            said = predict(model.network, list(clouds.values()), model.device, model.temperature, views, normals)
             for i, row, features, wins in zip(clouds, said.probabilities, said.features, said.wins, strict=True):
                 answered.files.append(str(files[i]))
                 answered.labels.append(label_of(files[i], model.class_names))
@@ -105,7 +106,7 @@ def ask(model: Classifier, files: list[Path], views: Tensor, batch_size: int, sh
                 if bisect_right(wanted, i) > len(answered.shown):  # or the next, where one could not be read
                     best = np.argsort(-row, kind="stable")[:3]
                     classes = [(model.class_names[j], float(row[j])) for j in best]
-                    answered.shown.append(Shown(files[i].name, answered.labels[-1], classes, clouds[i], wins))
+                    answered.shown.append(Shown(files[i].name, answered.labels[-1], classes, clouds[i][:, :3], wins))
     return answered
 
 
@@ -113,13 +114,13 @@ def load(path: Path, model: Classifier, answered: Answered) -> np.ndarray:
     """Return what the network sees of a file (N, 3); InputError where it cannot be read, or has too few points."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ShapeWarning)
-        shape = load_shape(read_bytes(path), path)
+        shape = load_shape(read_bytes(path), path, model.frame.features)
     answered.notices += [str(each.message) for each in caught if issubclass(each.category, ShapeWarning)]
     points = model.sees(Given(shape, str(path)))
     answered.few += shape.ndim == 2 and len(shape) < drawn(model)
     if model.frame.radius:
         low, high = model.frame.radius
-        radius = float(np.linalg.norm(points.astype(np.float64), axis=1).max())
+        radius = float(np.linalg.norm(points[:, :3].astype(np.float64), axis=1).max())
         answered.strange += not low / OTHER_SIZE <= radius <= high * OTHER_SIZE
     return points
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,27 @@ class Check:
     largest: float
 
 
-def random_clouds(batch: int, num_points: int) -> tuple[Tensor, ...]:
-    """Return points (batch, 3, num_points) spread evenly in the unit sphere, as the only input."""
+def random_clouds(batch: int, num_points: int, channels: int = 3) -> tuple[Tensor, ...]:
+    """Return points (batch, channels, num_points) as the only input.
+
+    Coordinates are spread evenly in the unit sphere, what follows them from 0 to 1.
+    """
     direction = F.normalize(torch.randn(batch, 3, num_points), dim=1)
-    return (direction * torch.rand(batch, 1, num_points).pow(1 / 3),)
+    points = direction * torch.rand(batch, 1, num_points).pow(1 / 3)
+    return (torch.cat([points, torch.rand(batch, channels - 3, num_points)], dim=1) if channels > 3 else points,)
+
+
+def channels_of(model: nn.Module) -> int:
+    """Return how many channels of a point a network reads: its first EdgeConv's, and 3 where it has none."""
+    first = next((block for block in model.modules() if isinstance(block, EdgeBlock)), None)
+    return 3 if first is None else first.conv.weight.shape[1] // 2
 
 
 def export(
     model: nn.Module,
     path: str | Path,
     *,
-    inputs: Inputs = random_clouds,
+    inputs: Inputs | None = None,
     sizes: Sequence[tuple[int, int]] = SIZES,
     metadata: dict[str, Any] | None = None,
 ) -> list[Check]:
@@ -76,7 +87,7 @@ def export(
         model: (B, C, N) and maybe other inputs whose first dimension is B -> (B, num_classes) or (B, parts, N).
         path: ends in `.onnx` (needs onnx, onnxscript and onnxruntime: the extra `[export]`) or in
             `.pt2`, which `torch.export.load` reads.
-        inputs: makes the model's inputs for a number of clouds and of points.
+        inputs: makes the model's inputs for a number of clouds and of points. Default: random clouds.
         sizes: the batches to check, (clouds, points) each, with points at least the largest k.
         metadata: JSON-ready values to store in the file, beside the precision that it needs: ONNX's metadata, or
             `metadata.json` beside the program.
@@ -96,6 +107,7 @@ def export(
         for package in ("onnx", "onnxscript", "onnxruntime"):
             need(package, "export", f"{path}, unlike a .pt2 file,")
     model = exportable(model)
+    inputs = inputs or partial(random_clouds, channels=channels_of(model))
     program = trace(model, inputs(2, min(points for _, points in sizes)))
     content = write(program, {"precision": PRECISION} | (metadata or {}))
     run = load(content)

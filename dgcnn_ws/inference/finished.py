@@ -36,7 +36,7 @@ class Prediction:
         probability: how likely it is, from 0 to 1.
         probabilities: every class's, the likeliest first.
         file: where the shape was read from; None where it was given as numbers.
-        points: (N, 3) float32, the cloud that the network saw.
+        points: (N, C) float32, the cloud that the network saw: x, y (up), z, then the frame's features.
         wins: (N,) of how many channels of the pooled maximum each of these points is the largest: those of none could
             be missing.
         features: the pooled vector that the head sees, to compare shapes by.
@@ -93,18 +93,18 @@ class Finished(Hub, nn.Module):
         return f"{len(self.class_names)} classes, {self.num_points} points, {self.frame.says()}"
 
     def prepare(self, inputs: Any, *, up: str | None = None, num_points: int | None = None) -> list[np.ndarray]:
-        """Return what the network sees of shapes: points (N, 3) float32 each, as `evaluate` would read them.
+        """Return what the network sees of shapes: points (N, C) float32 each, as `evaluate` would read them.
 
         Arguments and errors as for `predict`.
         """
         return [points for _, points in self._prepared(inputs, up, num_points)]
 
     def _prepared(self, inputs: Any, up: str | None, num_points: int | None) -> Iterator[tuple[Given, np.ndarray]]:
-        for given in shapes_in(inputs):
+        for given in shapes_in(inputs, self.frame.features):
             yield given, self.sees(given, up, num_points)
 
     def sees(self, given: Given, up: str | None = None, num_points: int | None = None) -> np.ndarray:
-        """Return what the network sees of a shape: points (N, 3) float32. Arguments and errors as for `predict`."""
+        """Return what the network sees of a shape: points (N, C) float32. Arguments and errors as for `predict`."""
         frame = self.frame if up is None else with_up(self.frame, up)
         count = self.num_points if num_points is None else num_points
         self.check_num_points(count)
@@ -125,7 +125,9 @@ class Finished(Hub, nn.Module):
 
 
 class Classifier(Finished):
-    """A finished classifier: (B, 3, N) -> logits (B, num_classes); `predict` takes shapes as people have them.
+    """A finished classifier: (B, C, N) -> logits (B, num_classes); `predict` takes shapes as people have them.
+
+    C is 3, and more where the network was trained on points with features (`frame.features`).
 
     Args: as for `Finished`.
     """
@@ -140,7 +142,7 @@ class Classifier(Finished):
 
         Args:
             inputs: the path of a file or a folder, points (N, 3) or (B, N, 3) as an array or a tensor, or a list of
-                any of these, of any sizes. Points are what they would be in a file.
+                any of these, of any sizes. Points are what they would be in a file; features follow x, y, z.
             up: the axis that points up in `inputs`, `z` or `y`; `stored` where they are clouds of the data set itself,
                 so that nothing is turned, mirrored or normalised. None: as the training data were made.
             num_points: points that the network sees. None: as in training.

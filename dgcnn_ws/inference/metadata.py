@@ -17,6 +17,11 @@ FILLED = {
     "repeat": "a cloud of fewer points has them repeated in turn until there are {0}",
     "none": "a cloud of fewer points stays as small as it is",
 }
+ROWS = {
+    "normals": "the unit normal's x, y, z",
+    "colour": "red, green, blue from 0 to 1",
+    "intensity": "intensity, from 0 to 1 where files hold whole numbers",
+}
 SIZED = {
     "unit_sphere": "subtract the mean of these points, then divide by the largest distance of a point from the origin",
     "none": "keep the coordinates as they are: training did not normalise them",
@@ -42,7 +47,9 @@ def describe(
         "task": recipe.task,
         "class_names": class_names,
         "part_names": part_names,
-        "input": "points (batch, 3, points) float32: rows x, y (up), z, prepared by the steps of `preparation`"
+        "input": f"points (batch, {frame.width}, points) float32: rows x, y (up), z"
+        + "".join(f", {ROWS[feature]}" for feature in frame.features)
+        + ", prepared by the steps of `preparation`"
         + ("; category (batch,) int64: index into class_names" if segments else ""),
         "output": f"logits {outputs} float32, in the order of {'part_names' if segments else 'class_names'}",
         "probabilities": "softmax over axis 1 of logits / temperature",
@@ -67,6 +74,7 @@ def steps(recipe: Recipe, frame: Frame) -> list[str]:
         f"draw {count} points: of a surface evenly by area, of a cloud {DRAWN[frame.draw]}; "
         + FILLED[frame.fill].format(count),
         SIZED[frame.normalization],
-        turned if frame.axes != ("x", "y", "z") else "keep the axes: y is up in the file",
+        (turned if frame.axes != ("x", "y", "z") else "keep the axes: y is up in the file")
+        + "; of normals too" * ("normals" in frame.features),
         f"keep the first {recipe.num_points} points" if recipe.num_points < count else "keep all points",
     ]

@@ -35,6 +35,7 @@ def predict(
     device: torch.device,
     temperature: float = 1.0,
     views: Tensor | None = None,
+    normals: bool = False,
 ) -> Answers:
     """Return what a network says of clouds.
 
@@ -44,10 +45,11 @@ def predict(
 
     Args:
         model: (B, 3, N) -> (B, num_classes), on `device`; it is left in evaluation mode.
-        clouds: (N, 3) each, of any sizes; those of one size share a forward pass.
+        clouds: (N, C) each, of any sizes; those of one size share a forward pass.
         temperature: what the logarithms of probabilities are divided by (`engine/scoring/calibration.py`).
         views: rotations (V, 3, 3), the first of them none, whose predictions are averaged. Default: none.
             Features and wins are of the cloud as it stands.
+        normals: whether channels 3 to 5 are normals, which turn with the cloud.
 
     Raises InputError where a cloud has fewer than k points, or a probability is not a number.
     """
@@ -59,7 +61,7 @@ def predict(
     for size in dict.fromkeys(sizes):
         members = [i for i in range(len(clouds)) if sizes[i] == size]
         batch = torch.from_numpy(np.stack([clouds[i] for i in members]).astype(np.float32)).to(device, dtype)
-        rows = _answer(model, batch, temperature, views)
+        rows = _answer(model, batch, temperature, views, normals)
         results.update(zip(members, zip(*(row.cpu().numpy() for row in rows), strict=True), strict=True))
     probabilities, features, wins = zip(*(results[i] for i in range(len(clouds))), strict=True)
     if not np.isfinite(probabilities).all():
@@ -67,12 +69,14 @@ def predict(
     return Answers(np.stack(probabilities), np.stack(features), list(wins))
 
 
-def _answer(model: Any, points: Tensor, temperature: float, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return probabilities (B, num_classes), features (B, C) and wins (B, N) of clouds (B, N, 3)."""
+def _answer(
+    model: Any, points: Tensor, temperature: float, views: Tensor, normals: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return probabilities (B, num_classes), features (B, C) and wins (B, N) of clouds (B, N, C)."""
     logits, features, wins = _forward(model, points.transpose(1, 2))
     probabilities = logits.double().softmax(1)
     for view in views[1:].to(points.device):
-        turned = rotate(points, view.expand(len(points), 3, 3))
+        turned = rotate(points, view.expand(len(points), 3, 3), normals)
         probabilities = probabilities + model(turned.transpose(1, 2)).double().softmax(1)
     log_probabilities = (probabilities / len(views)).clamp_min(torch.finfo(torch.float64).tiny).log()
     return (log_probabilities / temperature).softmax(1), features, wins

@@ -75,7 +75,7 @@ class Judgement:
         ]
         count = int((probabilities.argmax(1) != self.labels).sum())
         title = f"{len(wrong)} of {count} clouds taken for something else, the surest first"
-        gallery.draw_gallery(points.cpu().numpy(), titles, title, path)
+        gallery.draw_gallery(points[:, :, :3].cpu().numpy(), titles, title, path)
 
     def accuracy(self, counted: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
         """Return accuracy and number of the clouds that count (n,) bool, by other labels (n,) if given."""

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from dgcnn_ws.models.edge_convs import EdgeConvs
 from dgcnn_ws.models.head import Head, head_norm_word
-from dgcnn_ws.models.settings import WithSettings
+from dgcnn_ws.models.settings import WithSettings, graph_setting
 from dgcnn_ws.nn.global_feature import GlobalFeature
 
 GROUPS = 64  # docs/RESULTS.md: more groups fit the training set faster
@@ -25,6 +25,8 @@ class DGCNN(WithSettings):
         hidden: sizes of the head's hidden layers.
         dropout: probability after each hidden layer.
         groups: groups of every group norm, lowered to a divisor of its channels.
+        graph: what the first layer's neighbours are near in: `all` channels of a point, or its `coordinates`, the
+            first 3. Later layers' are near in the features that the layer before made.
 
     Shapes: (B, in_channels, N) -> (B, num_classes). Raises InputError where N < k.
     """
@@ -43,14 +45,15 @@ class DGCNN(WithSettings):
         hidden: tuple[int, ...] = (512, 256),
         dropout: float = 0.5,
         groups: int = GROUPS,
+        graph: str = "all",
     ) -> None:
         super().__init__()
         head_norm = head_norm_word(norm, head_norm)
-        self.edge_convs = EdgeConvs(in_channels, widths, k, norm, backend, groups=groups)
+        self.edge_convs = EdgeConvs(in_channels, widths, k, norm, backend, graph, groups=groups)
         self.global_feature = GlobalFeature(self.edge_convs.out_channels, emb_dims, norm, backend, groups=groups)
         pooled = 2 * emb_dims  # maximum and mean
         self.head = Head(pooled, num_classes, hidden, norm, head_norm, parts=2, groups=groups, dropout=dropout)
-        self.remember(k=k, norm=norm, head_norm=head_norm, groups=groups)
+        self.remember(k=k, norm=norm, head_norm=head_norm, groups=groups, **graph_setting(graph, in_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.edge_convs(x)  # (B, sum(widths), N)

@@ -9,7 +9,7 @@ from dgcnn_ws.models.dgcnn import GROUPS
 from dgcnn_ws.models.dgcnn_tnet import GROUP_NORM_EPS, TNet, align
 from dgcnn_ws.models.edge_convs import EdgeConvs
 from dgcnn_ws.models.head import head_norm_word, pooled_norm
-from dgcnn_ws.models.settings import WithSettings
+from dgcnn_ws.models.settings import WithSettings, graph_setting
 from dgcnn_ws.nn.global_feature import GlobalFeature
 from dgcnn_ws.nn.norm import legal_groups, make_layer, norm_kind
 from dgcnn_ws.nn.point_conv import PointConv
@@ -39,6 +39,7 @@ class DGCNNSeg(WithSettings):
         hidden: channels of the head's hidden layers.
         dropout: probability after each hidden layer but the last.
         groups: groups of every group norm, lowered to a divisor of its channels.
+        graph: as for `DGCNN`.
 
     Shapes: x (B, in_channels, N), category (B,) integers -> (B, num_parts, N). Raises InputError where N < k, and
     where a category is missing or not expected.
@@ -60,6 +61,7 @@ class DGCNNSeg(WithSettings):
         hidden: tuple[int, ...] = (256, 256, 128),
         dropout: float = 0.5,
         groups: int = GROUPS,
+        graph: str = "all",
     ) -> None:
         super().__init__()
         head_norm = head_norm_word(norm, head_norm)
@@ -67,7 +69,7 @@ class DGCNNSeg(WithSettings):
             raise InputError(f"in_channels={in_channels}, but the T-Net aligns 3 coordinates. Use 3 or more, or none.")
         self.k, self.num_categories = k, num_categories
         self.tnet = TNet(norm, head_norm, backend, groups, GROUP_NORM_EPS) if tnet else None
-        self.edge_convs = EdgeConvs(in_channels, widths, k, norm, backend, groups=groups)
+        self.edge_convs = EdgeConvs(in_channels, widths, k, norm, backend, graph, groups=groups)
         channels = self.edge_convs.out_channels
         self.global_feature = GlobalFeature(channels, emb_dims, norm, backend, groups=groups, mean_pool=False)
         grouped = nn.GroupNorm(legal_groups(groups, emb_dims), emb_dims)
@@ -80,7 +82,7 @@ class DGCNNSeg(WithSettings):
         )
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Conv1d((channels, *hidden)[-1], num_parts, 1, bias=False)
-        self.remember(k=k, norm=norm, head_norm=head_norm, groups=groups)
+        self.remember(k=k, norm=norm, head_norm=head_norm, groups=groups, **graph_setting(graph, in_channels))
 
     def _category_layers(self, norm: str, head_norm: str) -> nn.Sequential:
         if head_norm != "bn":  # a norm within the cloud would have one value per channel to work on

@@ -9,7 +9,7 @@ from dgcnn_ws import ops
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.models.edge_convs import EdgeConvs
 from dgcnn_ws.models.head import Head, head_norm_word
-from dgcnn_ws.models.settings import WithSettings
+from dgcnn_ws.models.settings import WithSettings, graph_setting
 from dgcnn_ws.nn.edge_conv import edge_features
 from dgcnn_ws.nn.global_feature import GlobalFeature
 from dgcnn_ws.nn.norm import make_layer, norm_kind
@@ -85,6 +85,7 @@ class DGCNNTNet(WithSettings):
         hidden: tuple[int, ...] = (512, 256),
         dropout: float = 0.5,
         groups: int = GROUPS,
+        graph: str = "all",
     ) -> None:
         super().__init__()
         if in_channels < 3:
@@ -94,11 +95,11 @@ class DGCNNTNet(WithSettings):
         layer = layer_settings(groups, eps)
         self.k = k
         self.tnet = TNet(norm, head_norm, backend, groups, eps)
-        self.edge_convs = EdgeConvs(in_channels, widths, k, norm, backend, **layer)
+        self.edge_convs = EdgeConvs(in_channels, widths, k, norm, backend, graph, **layer)
         channels = self.edge_convs.out_channels
         self.global_feature = GlobalFeature(channels, emb_dims, norm, backend, mean_pool=False, **layer)
         self.head = Head(emb_dims, num_classes, hidden, norm, head_norm, dropout=dropout, **layer)
-        self.remember(k=k, norm=norm, head_norm=head_norm, groups=groups)
+        self.remember(k=k, norm=norm, head_norm=head_norm, groups=groups, **graph_setting(graph, in_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.edge_convs(align(x, self.tnet, self.k))  # (B, sum(widths), N)

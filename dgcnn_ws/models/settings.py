@@ -12,6 +12,11 @@ from dgcnn_ws.nn.norm import BatchChannelNorm
 KEY = "_extra_state"  # torch's name for what `get_extra_state` returns
 
 
+def graph_setting(graph: str, in_channels: int) -> dict[str, str]:
+    """Return what the first graph is built on as a setting to remember, where a point has more than coordinates."""
+    return {"graph": graph} if in_channels > 3 else {}
+
+
 class WithSettings(nn.Module):
     """A network whose state dict also holds its settings, and that takes no weights of another setting.
 

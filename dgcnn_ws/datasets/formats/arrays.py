@@ -2,24 +2,35 @@
 
 import io
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 
+from dgcnn_ws.datasets.formats.features import of_columns, scaled, with_features
 from dgcnn_ws.datasets.formats.polygons import Shape, make_shape
+from dgcnn_ws.datasets.frame import width_of
 
 CLOUDS = ("points", "pos", "xyz", "data")  # what a cloud is called in an archive of several arrays
 VERTICES = ("vertices", "verts", "v", *CLOUDS)
+ARRAYS: dict[str, tuple[str, ...]] = {"normals": ("normals", "normal"), "intensity": ("intensity", "intensities")}
+ARRAYS["colour"] = ("colour", "colours", "color", "colors", "rgb")
 FACES = ("faces", "triangles", "tris", "face", "f")
 MAX_ARRAY_BYTES = 1 << 29  # a compressed array's size is declared, not seen
 
 
-def read_npy(data: bytes) -> Shape:
-    """A .npy array (N, 3 or more), the first three columns; or of rows with fields called x, y and z."""
-    return points_of(read_array(data))
+def read_npy(data: bytes, features: Sequence[str] = ()) -> Shape:
+    """A .npy array (N, 3 or more), the first three columns; or of rows with fields called x, y and z.
+
+    Features are fields of these rows, or all further columns.
+    """
+    return points_of(read_array(data), features)
 
 
-def read_npz(data: bytes) -> Shape:
-    """A .npz archive's only array, or the one called `points`, `pos`, `xyz` or `data`; a mesh of vertices and faces."""
+def read_npz(data: bytes, features: Sequence[str] = ()) -> Shape:
+    """A .npz archive's only array, or the one called `points`, `pos`, `xyz` or `data`; a mesh of vertices and faces.
+
+    Features are arrays beside a cloud's, or as in a .npy.
+    """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         faces = next((name for name in FACES if name in members), None)
@@ -30,8 +41,20 @@ def read_npz(data: bytes) -> Shape:
             raise ValueError(f"it has several arrays, none called {' or '.join(CLOUDS)}")
         array = read_array(read_within_bounds(archive, members[name]))
         if faces is not None and faces != name:
+            if at_corners := [feature for feature in features if feature != "normals"]:
+                raise ValueError(f"of a mesh in a .npz, {at_corners[0]} is not read; export .ply")
             return make_shape(array, read_array(read_within_bounds(archive, members[faces])))
-        return points_of(array)
+        beside = {feature: next((n for n in ARRAYS[feature] if n in members), None) for feature in features}
+        if not features or array.dtype.names is not None or None in beside.values():
+            return points_of(array, features)
+        parts = [points_of(array)]
+        for feature, called in beside.items():
+            values = read_array(read_within_bounds(archive, members[called or ""]))
+            values = values[:, None] if values.ndim == 1 else values
+            if values.dtype.kind not in "fiu" or values.shape != (len(array), width_of([feature])):
+                raise ValueError(f"its array {called} has shape {values.shape}, for {len(array)} points")
+            parts.append(scaled(values, feature))
+        return np.concatenate(parts, axis=1)
 
 
 def read_within_bounds(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -56,17 +79,17 @@ def read_array(data: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if by_columns else "C")
 
 
-def points_of(values: np.ndarray) -> np.ndarray:
-    """Points (N, 3) float64 of an array; ValueError where it is not certain which numbers they are."""
+def points_of(values: np.ndarray, features: Sequence[str] = ()) -> np.ndarray:
+    """Points (N, 3 + D) float64 of an array; ValueError where it is not certain which numbers they are."""
     if values.dtype.names is not None:
-        return named_points(values)
+        return with_features(named_points(values), {name: values[name] for name in values.dtype.names}, features)
     if values.dtype.kind not in "fiu":
         raise ValueError(f"it is an array of {values.dtype}, not of numbers")
     if values.ndim != 2 or values.shape[1] < 3:
         raise ValueError(f"it is an array of shape {values.shape}, where a cloud is (points, 3)")
     points = values[:, :3].astype(np.float64)
     check_rows(points, values.shape[1])
-    return points
+    return of_columns(values, features) if features else points
 
 
 def named_points(rows: np.ndarray) -> np.ndarray:

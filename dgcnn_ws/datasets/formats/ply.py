@@ -5,11 +5,13 @@ The format is Greg Turk's (Stanford, 1994): a header of elements, then their row
 
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from dgcnn_ws.datasets.formats.encoding import numbers, plain_text
+from dgcnn_ws.datasets.formats.features import with_features
 from dgcnn_ws.datasets.formats.polygons import Shape, make_shape, strip_triangles
 
 TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"}
@@ -25,11 +27,15 @@ MAX_HEADER = 1 << 20
 
 @dataclass
 class Element:
-    """One kind of rows: how many, and what stands in each: properties by name, (type of a list's length, type)."""
+    """One kind of rows: how many, and what stands in each: properties by name, (type of a list's length, type).
+
+    Text is read as float64, whatever type is `declared`.
+    """
 
     name: str
     count: int
     properties: dict[str, tuple[np.dtype | None, np.dtype]] = field(default_factory=dict)
+    declared: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -40,8 +46,11 @@ class Rows:
     counts: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def read_ply(data: bytes) -> Shape:
-    """PLY, ASCII or binary: polygons and triangle strips; a cloud where it has no kind of surface."""
+def read_ply(data: bytes, features: Sequence[str] = ()) -> Shape:
+    """PLY, ASCII or binary: polygons and triangle strips; a cloud where it has no kind of surface.
+
+    Features are those of its vertices; of a surface all but the normals, which it has itself.
+    """
     elements, body = _read_header(data)
     rows = _read_elements(elements, body)
     vertex = rows["vertex"].values if "vertex" in rows else {}
@@ -56,11 +65,19 @@ def read_ply(data: bytes) -> Shape:
     polygons = [_polygons(name, rows[name]) for name in SURFACES if name in rows]
     if any(len(counts) for _, counts in polygons):
         corners, counts = (np.concatenate(parts) for parts in zip(*polygons, strict=True))
-        return make_shape(points, corners, counts)
+        at_corners = [name for name in features if name != "normals"]
+        return make_shape(with_features(points, _columns(elements, vertex), at_corners), corners, counts)
     unread = [e.name for e in elements if e.count and e.name not in NO_SURFACES and e.name not in SURFACES]
     if unread:
         raise ValueError(f"it has no faces but elements called {unread[0]!r}, which are not read here; export faces")
-    return make_shape(points, None)
+    return make_shape(with_features(points, _columns(elements, vertex), features), None)
+
+
+def _columns(elements: list[Element], vertex: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The vertices' columns in the types that the header declares."""
+    declared = next(element.declared for element in elements if element.name == "vertex")
+    rows = len(vertex["x"])
+    return {name: values.astype(TYPES[declared[name]]) for name, values in vertex.items() if len(values) == rows}
 
 
 def _read_header(data: bytes) -> tuple[list[Element], bytes]:
@@ -84,6 +101,7 @@ def _read_header(data: bytes) -> tuple[list[Element], bytes]:
                 if name in elements[-1].properties:
                     raise ValueError(f"its header names {name!r} twice")
                 types = [np.dtype("f8" if is_text else order + TYPES[word]) for word in words]
+                elements[-1].declared[name] = words[-1]
                 elements[-1].properties[name] = types[0] if len(types) == 2 else None, types[-1]
     if any(element.count < 0 for element in elements) or len({e.name for e in elements}) < len(elements):
         raise ValueError("its header counts below zero, or names an element twice")

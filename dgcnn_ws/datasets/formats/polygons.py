@@ -18,7 +18,7 @@ def make_shape(vertices: Any, faces: Any, counts: Any = None) -> Shape:
     Convex polygons are cut into fans, others ear by ear: no triangle leaves its polygon.
 
     Args:
-        vertices: (V, 3) coordinates.
+        vertices: (V, 3) coordinates; more columns are what else is known there, and come with the corners.
         faces: (F, n) numbers of vertices or, with `counts`, all polygons' numbers one after the other.
         counts: (F,) corners of each polygon. Those of fewer than three have no area and give nothing.
 
@@ -26,7 +26,7 @@ def make_shape(vertices: Any, faces: Any, counts: Any = None) -> Shape:
         ValueError: a number names no vertex, or there would be more than `MAX_TRIANGLES`.
     """
     vertices = np.asarray(vertices, np.float64)
-    if vertices.ndim != 2 or vertices.shape[1] != 3:
+    if vertices.ndim != 2 or vertices.shape[1] < 3:
         raise ValueError(f"its vertices come as {vertices.shape}, not three numbers each")
     if faces is None or len(faces) == 0:
         return vertices
@@ -43,14 +43,14 @@ def make_shape(vertices: Any, faces: Any, counts: Any = None) -> Shape:
     if corners.dtype.kind == "f" and (corners != np.trunc(corners)).any():
         raise ValueError("a face names a vertex by a number that is not whole")
     starts, corners = np.cumsum(counts) - counts, corners.astype(np.int64)
-    parts: list[Shape] = [np.empty((0, 3, 3))]
+    parts: list[Shape] = [np.empty((0, 3, vertices.shape[1]))]
     ears = 0
     for count in np.unique(counts[counts >= 3]):
         rows = corners[starts[counts == count][:, None] + np.arange(count)]  # (F of this many corners, count)
         if count == 3:
             parts.append(vertices[rows])
             continue
-        polygons, reflex, normals = _measure(vertices, rows)
+        polygons, reflex, normals = _measure(vertices[:, :3], rows)
         concave = reflex.any(1) & (count > 4)
         if count == 4:  # from its reflex corner a quadrilateral is a fan as well
             rows = np.take_along_axis(rows, (np.arange(4) + reflex.argmax(1)[:, None]) % 4, axis=1)

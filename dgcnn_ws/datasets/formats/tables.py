@@ -6,24 +6,28 @@ could be meant in two ways is refused.
 
 import io
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from dgcnn_ws.datasets.formats.arrays import check_rows
 from dgcnn_ws.datasets.formats.encoding import plain_text
+from dgcnn_ws.datasets.formats.features import NAMES, of_columns, with_features
 
 PREFIX = r"(?:points?|pos|positions?|coords?|coordinates?|vertex|vertices|p)"
 SUFFIX = r"(?:[ _-]?(?:coords?|coordinates?|pos|positions?))?(?:[ _/]*[\[(]?(?:m|mm|cm|in|ft)[\])]?)?"
 AXIS = re.compile(rf"(?:{PREFIX}?[ _.:-]*([xyz]){SUFFIX}|{PREFIX}[ _.:-]*([012]))", re.IGNORECASE)
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
+PTS = ["x", "y", "z", "intensity", "red", "green", "blue"]  # the columns of Leica's .pts, which names none
 DECIMAL_COMMA = re.compile(r"[+-]?\d+(?:,\d+)?(?:[eE][+-]?\d+)?")
 
 
-def read_text(data: bytes) -> np.ndarray:
-    """The points (N, 3) of a table of numbers between blanks, tabs, commas or semicolons.
+def read_text(data: bytes, features: Sequence[str] = ()) -> np.ndarray:
+    """The points (N, 3 + D) of a table of numbers between blanks, tabs, commas or semicolons.
 
-    Names in the first line, or in a comment (after # or //) above it, say which columns are x, y and z. A first line
-    of one number counts the rows, as in .pts. Decimal commas are read where no other commas are.
+    Names in the first line, or in a comment (after # or //) above it, say which columns are x, y and z, and which the
+    features; nameless, these are all further columns. A first line of one number counts the rows, as in .pts. Decimal
+    commas are read where no other commas are.
 
     Raises:
         ValueError: it is no table, or it is not certain which columns the coordinates are.
@@ -52,13 +56,24 @@ def read_text(data: bytes) -> np.ndarray:
     columns: tuple[int, ...] | None
     if names is not None:
         columns = name_columns(names, width)
+        names = ["", *names] if len(names) < width else names
     else:
-        named = (axes_of(fields(line, separator)) for line in comments if len(fields(line, separator)) == width)
-        columns = next((axes for axes in named if axes), None)
+        named = (fields(line, separator) for line in comments)
+        names = next((line for line in named if len(line) == width and axes_of(line)), None)
+        columns = axes_of(names) if names else None
     table = load(lines, separator, columns or (0, 1, 2))
     if columns is None:
         check_rows(table, width)
-    return table
+    if not features:
+        return table
+    if names is None and counted and width == len(PTS):
+        names = PTS
+    if names is None:
+        return of_columns(load(lines, separator, tuple(range(width))), features)
+    known = [name.lower() for name in names]
+    wanted = {name: known.index(name) for kind in features for kinds in NAMES[kind] for name in kinds if name in known}
+    values = load(lines, separator, tuple(wanted.values())) if wanted else np.empty((len(table), 0))
+    return with_features(table, dict(zip(wanted, values.T, strict=True)), features)
 
 
 def fields(line: str, separator: str | None) -> list[str]:

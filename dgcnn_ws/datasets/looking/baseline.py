@@ -84,5 +84,5 @@ def baseline_words(accuracy: float, count: int, split: str) -> str:
 
 def _chosen(clouds: LabelledClouds, num_points: int) -> tuple[np.ndarray, np.ndarray]:
     order = torch.randperm(len(clouds), generator=torch.Generator().manual_seed(0))[:MOST]
-    points = np.concatenate([part[:, :num_points].numpy() for part in clouds.read(order.split(CHUNK))])
+    points = np.concatenate([part[:, :num_points, :3].numpy() for part in clouds.read(order.split(CHUNK))])
     return points, clouds.labels[order].numpy()

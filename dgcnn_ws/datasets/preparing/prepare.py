@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from dgcnn_ws.datasets.frame import MAX_POINTS, Frame, check_axis
+from dgcnn_ws.datasets.frame import FEATURES, MAX_POINTS, Frame, channels_of, check_axis
+from dgcnn_ws.datasets.hdf5 import ARRAYS
 from dgcnn_ws.datasets.modelnet import validation_mask
 from dgcnn_ws.datasets.network_input import network_input
 from dgcnn_ws.datasets.preparing.layout import SPLITS, Entry, Listing, find_entries
@@ -39,6 +40,7 @@ class Settings:
         test_fraction: share of each class that becomes test, where the source has no split of its own.
         seed: decides that share, and with a shape its points.
         mirrored: store mirror images, as the published ModelNet40 is of Princeton's meshes.
+        features: what is stored of each point beside its place, some of `frame.FEATURES` in their order.
     """
 
     num_points: int = 2048
@@ -46,11 +48,13 @@ class Settings:
     test_fraction: float = 0.2
     seed: int = 0
     mirrored: bool = False
+    features: tuple[str, ...] = ()
 
     @property
     def frame(self) -> Frame:
         """How shapes become the stored clouds."""
-        return Frame(self.up, self.num_points, mirrored=self.mirrored, fill="repeat", draw="contents", seed=self.seed)
+        frame = Frame(self.up, self.num_points, mirrored=self.mirrored, fill="repeat", draw="contents", seed=self.seed)
+        return replace(frame, channels=channels_of(self.features))
 
 
 @dataclass
@@ -104,7 +108,7 @@ def assign_splits(entries: list[Entry], settings: Settings) -> dict[str, list[En
 
 # --- one shape ---
 
-# Points (num_points, 3) float32, whether some had to be repeated, and what of the file is not in them.
+# Points (num_points, C) float32, whether some had to be repeated, and what of the file is not in them.
 Cloud = tuple[np.ndarray, bool, list[str]]
 
 
@@ -113,7 +117,7 @@ def prepare_cloud(source: Path, settings: Settings, entry: Entry) -> Cloud | str
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ShapeWarning)
-            shape = load_shape(read_member(source, entry.path), entry.path)
+            shape = load_shape(read_member(source, entry.path), entry.path, settings.features)
         points = network_input(shape, settings.frame, settings.num_points, str(entry.path))
     except InputError as error:
         return str(error)
@@ -152,8 +156,8 @@ def _leave_interrupts_to_the_parent() -> None:
 class SplitWriter:
     """Collects the clouds of one split and writes them, 2,048 to a file."""
 
-    def __init__(self, folder: Path, split: str, label_type: type) -> None:
-        self.folder, self.split, self.label_type = folder, split, label_type
+    def __init__(self, folder: Path, split: str, label_type: type, features: tuple[str, ...]) -> None:
+        self.folder, self.split, self.label_type, self.features = folder, split, label_type, features
         self.files: list[str] = []
         self.clouds: list[tuple[np.ndarray, int, str]] = []
 
@@ -168,7 +172,11 @@ class SplitWriter:
         points, labels, names = zip(*self.clouds, strict=True)
         stem = f"ply_data_{self.split}{len(self.files)}"
         with h5py.File(self.folder / f"{stem}.h5", "w") as file:
-            file.create_dataset("data", data=np.stack(points))
+            stacked, at = np.stack(points), 3
+            file.create_dataset("data", data=stacked[:, :, :3])
+            for feature in self.features:
+                file.create_dataset(ARRAYS[feature], data=stacked[:, :, at : at + FEATURES[feature]])
+                at += FEATURES[feature]
             file.create_dataset("label", data=np.array(labels, self.label_type)[:, None])
         write_lines(self.folder / f"{stem}_names.txt", list(names))
         self.files.append(f"{stem}.h5")
@@ -227,7 +235,7 @@ def prepare(source: Path, out: Path, settings: Settings, jobs: int = 1, strict: 
         built.mkdir()
         write_lines(built / "shape_names.txt", class_names)
         label_type = np.uint8 if len(class_names) <= 256 else np.uint16
-        writers = {split: SplitWriter(built, split, label_type) for split in SPLITS}
+        writers = {split: SplitWriter(built, split, label_type, settings.features) for split in SPLITS}
         split_of = {entry.path: split for split in SPLITS for entry in splits[split]}
         clouds = prepare_clouds(source, settings, entries, jobs)
         for entry, cloud in tqdm(clouds, total=len(entries), unit=" files", disable=None, dynamic_ncols=True):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dgcnn_ws.datasets import LabelledClouds
-from dgcnn_ws.datasets.augment import rotate, rotations, uniform
+from dgcnn_ws.datasets.augment import rotate, rotations, stretched, uniform
 from dgcnn_ws.datasets.loader import Loader
 from dgcnn_ws.engine.parallel.processes import ALONE, Processes
 from dgcnn_ws.engine.scoring.calibration import fit_temperature
@@ -165,7 +165,8 @@ def predictions(
         logits: asks `model` about points (B, 3, N), given the targets.
     """
     model.eval()
-    copies = scaled_copies(dataset, votes, seed) if rotate == "none" else turned_copies(rotate, votes)
+    normals = "normals" in dataset.features
+    copies = scaled_copies(dataset, votes, seed) if rotate == "none" else turned_copies(rotate, votes, normals)
     for batch, (points, targets) in processes.turns(enumerate(Loader(dataset, batch_size, device))):
         clouds = slice(batch * batch_size, (batch + 1) * batch_size)
         probabilities = torch.zeros((), device=device)
@@ -184,13 +185,16 @@ def scaled_copies(dataset: LabelledClouds, votes: int, seed: int) -> Copies:
     generator = torch.Generator(like.device).manual_seed(seed)
     scales = uniform(like, (votes, len(dataset), 1, 3), 2 / 3, 3 / 2, generator)
     scales[0] = 1
-    return lambda points, clouds: (points * scale for scale in scales[:, clouds].to(points.device))
+    normals = "normals" in dataset.features
+    return lambda points, clouds: (stretched(points, scale, normals) for scale in scales[:, clouds].to(points.device))
 
 
-def turned_copies(kind: str, votes: int) -> Copies:
+def turned_copies(kind: str, votes: int, normals: bool = False) -> Copies:
     """Return what yields clouds turned to `votes` headings (`up`) or orientations (`any`), first as they are."""
     views = rotations(kind, votes)
-    return lambda points, _: (rotate(points, view.expand(len(points), 3, 3)) for view in views.to(points.device))
+    return lambda points, _: (
+        rotate(points, view.expand(len(points), 3, 3), normals) for view in views.to(points.device)
+    )
 
 
 class LogProbabilities:
