@@ -17,13 +17,25 @@ from dgcnn_ws.engine.recipe import complete
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.models import OnBatch
 
-SMALL = {"num_points": 24, "k": 4, "emb_dims": 16, "batch_size": 8, "epochs": 6, "augment": "none", "lr": 3e-3}
+SMALL = {
+    "num_points": 24,
+    "k": 4,
+    "emb_dims": 16,
+    "batch_size": 8,
+    "epochs": 4,
+    "augment": "none",
+    "dropout": 0.0,
+    "lr": 1e-3,
+    "rotate": "none",
+    "precision": "32",
+}
 
 
 def cloud(label: int, seed: int) -> np.ndarray:
-    """Points of one distribution; their normals, up or to the side, are what tells the classes apart."""
-    points = np.random.default_rng(seed).normal(size=(30, 3))
-    normals = np.tile([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]][label], (30, 1))
+    """Points of one distribution; their normals, up and down or to both sides, are what tells the classes apart."""
+    rng = np.random.default_rng(seed)
+    points, normals = rng.normal(size=(30, 3)), np.zeros((30, 3))
+    normals[:, (2, 0)[label]] = rng.choice([-1, 1], 30)
     return np.concatenate([points, normals], axis=1)
 
 
@@ -44,8 +56,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("normals")
     for label, class_name in enumerate(("side", "top")):
         (root / "source" / class_name).mkdir(parents=True)
-        for number in range(20):
-            np.save(root / "source" / class_name / f"{number}.npy", cloud(1 - label, 40 * number + label))
+        for number in range(40):
+            np.save(root / "source" / class_name / f"{number}.npy", cloud(1 - label, 80 * number + label))
     prepare(root / "source", root / "out", Settings(num_points=24, features=("normals",)))
     return root
 
@@ -61,18 +73,20 @@ def run(folder: Path) -> Path:
 
 
 def test_normals_are_learned_from_and_known_afterwards(folder: Path, run: Path, tmp_path: Path, capsys) -> None:
-    assert json.loads((run / "results.json").read_text())["best"]["overall_accuracy"] == 1.0
+    assert json.loads((run / "results.json").read_text())["best"]["overall_accuracy"] >= 0.9
     model = dgcnn_ws.load(run / "best.pt")
     assert model.frame.channels == "xyz,normals" and "normals" in repr(model)
-    answers = model.predict([cloud(0, 900), torch.from_numpy(cloud(1, 901)), folder / "source" / "top" / "3.npy"])
-    assert [answer.name for answer in answers] == ["top", "side", "top"]
+    asked = [cloud(i % 2, 9000 + i) for i in range(20)]
+    answers = model.predict([*asked, torch.from_numpy(asked[0]), folder / "source" / "top" / "3.npy"])
+    assert sum(answer.name == ("top", "side")[i % 2] for i, answer in enumerate(answers[:20])) >= 18
+    assert answers[20].probabilities == answers[0].probabilities
     assert answers[0].points.shape == (24, 6)
     with pytest.raises(InputError, match=r"\(N, 6\)"):
         model.predict(cloud(0, 1)[:, :3])
     files = [str(folder / "source" / "top"), "--rotate", "up", "--votes", "3", "--picture", str(tmp_path / "a.png")]
     assert main(["predict", str(run / "best.pt"), *files, "--json", str(tmp_path / "said.json")]) in (0, None)
     assert main(["evaluate", str(run / "best.pt"), "--votes", "3", "--stream"]) in (0, None)
-    assert "overall accuracy 100.00%" in capsys.readouterr().out
+    assert "16 of 16 clouds" in capsys.readouterr().out
     assert main(["export", str(run / "best.pt"), str(tmp_path / "model.pt2")]) in (0, None)
     about: dict[str, str] = {"metadata.json": ""}
     program = torch.export.load(tmp_path / "model.pt2", extra_files=about)
@@ -93,8 +107,8 @@ def test_streamed_resumed_and_gone_on_from(folder: Path, run: Path, tmp_path: Pa
 
 def test_given_clouds(tmp_path: Path) -> None:
     recipe = Recipe(features="normals", graph="all", **SMALL)
-    results = dgcnn_ws.train(recipe, tmp_path / "run", train=Clouds(0, 40), test=Clouds(100, 8), quiet=True)
-    assert results["best"]["overall_accuracy"] == 1.0
+    results = dgcnn_ws.train(recipe, tmp_path / "run", train=Clouds(0, 80), test=Clouds(100, 20), quiet=True)
+    assert results["best"]["overall_accuracy"] >= 0.9
     assert dgcnn_ws.load(tmp_path / "run").network.settings["graph"] == "all"
     with pytest.raises(InputError, match=r"train\[0\] has points of shape \(30, 6\), where a cloud is \(N, 9\)"):
         dgcnn_ws.train(Recipe(features="normals,colour", **SMALL), tmp_path / "no", train=Clouds(0, 8), quiet=True)
