@@ -1,6 +1,7 @@
 """Training on points that carry more than a place, and what such a network is afterwards."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +95,8 @@ def test_normals_are_learned_from_and_known_afterwards(folder: Path, run: Path, 
     assert program.module()(torch.randn(2, 6, 30)).shape == (2, 2)
 
 
-def test_streamed_resumed_and_gone_on_from(folder: Path, run: Path, tmp_path: Path) -> None:
-    recipe = Recipe(dataset=str(folder / "out"), features="normals", stream=True, **SMALL)
+def test_streamed_and_gone_on_from(run: Path, tmp_path: Path) -> None:
+    recipe = replace(dgcnn_ws.load(run).recipe, stream=True)
     dgcnn_ws.train(recipe, tmp_path / "streamed", quiet=True)
     one, other = (dgcnn_ws.load(path).state_dict() for path in (run, tmp_path / "streamed"))
     assert all(torch.equal(one[name], other[name]) for name in one)

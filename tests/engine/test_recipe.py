@@ -25,6 +25,7 @@ from dgcnn_ws.engine.recipe import (
 from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.models import DGCNN, MODELS, DGCNNTNet, dgcnn, dgcnn_tnet
+from dgcnn_ws.models.edge_convs import GRAPHS
 from dgcnn_ws.models.head import HEAD_NORMS
 from dgcnn_ws.nn.norm import NORMS
 
@@ -49,7 +50,13 @@ def test_every_word_that_the_help_lists_stands_for_something() -> None:
         "head_norm": HEAD_NORMS,
         "precision": [*ROUNDED_TO, "auto"],
     }
-    tables |= {"optimizer": LEARNING_RATES, "augment": AUGMENTATIONS, "select": ("val", "test"), "rotate": ROTATIONS}
+    tables |= {
+        "optimizer": LEARNING_RATES,
+        "augment": AUGMENTATIONS,
+        "select": ("val", "test"),
+        "rotate": ROTATIONS,
+        "graph": GRAPHS,
+    }
     tables |= {"class_weights": ("none", "balanced")}
     assert {name: get_args(words) for name, words in WORDS.items()} == {n: tuple(t) for n, t in tables.items()}
     assert {name: preset.groups for name, preset in PRESETS.items()} == {
