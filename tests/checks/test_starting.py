@@ -6,7 +6,7 @@ import sys
 import pytest
 
 NAMES = ("benchmark_stream", "communication", "fuzz_datasets", "fuzz_files", "gpu_check", "inject_faults")
-NAMES += ("loops", "normals", "peer", "small_sets", "soak")
+NAMES += ("loops", "normals", "one_import", "peer", "small_sets", "soak")
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
