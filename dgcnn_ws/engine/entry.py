@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from dgcnn_ws.datasets import LabelledClouds
 from dgcnn_ws.datasets.frame import features_in
 from dgcnn_ws.datasets.given import clouds_of, hold_out, join
 from dgcnn_ws.datasets.looking.baseline import baseline_accuracy, baseline_words
-from dgcnn_ws.engine.folder.claim import recording, sole
-from dgcnn_ws.engine.parallel.launch import missing
+from dgcnn_ws.engine.folder.claim import record_failure, recording, sole
+from dgcnn_ws.engine.parallel.launch import missing, watched
 from dgcnn_ws.engine.parallel.processes import check_started, is_first, started
 from dgcnn_ws.engine.recipe import GIVEN, Recipe, complete, run_name
 from dgcnn_ws.engine.training import Run, Splits
@@ -80,7 +81,8 @@ def train(
             if recipe.task == "classify" and not run.quiet:
                 run.baseline = baseline_accuracy(run.train_set, run.select_set)
                 print(baseline_words(run.baseline, len(run.select_set), recipe.select))
-        with recording(folder) if first else nullcontext(), missing():
+        record = partial(record_failure, folder)
+        with recording(folder) if first else nullcontext(), missing(), watched(record):
             return run.train(on_epoch)
 
 

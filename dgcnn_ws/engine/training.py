@@ -140,6 +140,11 @@ class Run:
         with self.processes.together():
             if most != -least:
                 raise InputError(f"the processes of this run find different files in {folder}. Let all share it.")
+        data = int(self.train_set.fingerprint()[:12], 16)
+        most, least = self.processes.largest(data, -data)
+        with self.processes.together():
+            if most != -least:
+                raise InputError("the processes of this run read different training data. Let all read the same.")
 
     @property
     def progress(self) -> Progress:

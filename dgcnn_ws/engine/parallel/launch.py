@@ -2,26 +2,36 @@
 
 import atexit
 import ctypes
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
+from dgcnn_ws import __version__
 from dgcnn_ws.engine.parallel.processes import ALONE, STARTER, Agreed, Processes, is_child, is_first, started
+from dgcnn_ws.engine.parallel.pulse import BEAT, Pulse
 from dgcnn_ws.errors import InputError
 
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
-PATIENCE = timedelta(minutes=30)  # of a process that waits for the others
+JOIN = timedelta(seconds=50)  # for processes that were started together to find each other
+BY_HAND = timedelta(minutes=10)  # for those that somebody starts on one machine after the other
+PATIENCE = timedelta(minutes=30)  # of a process that waits for another one that lives
+_pulse: Pulse | None = None  # of this process among several
 GRACE = 120.0  # seconds, on a busy machine too, in which the first process may say why another one ended
 
 
@@ -30,7 +40,8 @@ def launch(device: torch.device, devices: int, nodes: int) -> tuple[torch.device
 
     Where neither torchrun nor srun started them, the first on a machine starts the others with its own command line.
 
-    Raises InputError where a machine has too few GPUs, one of several is named, or they cannot connect.
+    Raises InputError where a machine has too few GPUs, one of several is named, or they cannot connect within a minute
+    (ten where they are started by hand).
     """
     count = devices * nodes
     if count == 1:
@@ -44,11 +55,7 @@ def launch(device: torch.device, devices: int, nodes: int) -> tuple[torch.device
     if not dist.is_initialized():
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, _cores() // devices))
-        try:
-            _connect(device, rank, devices, count)
-        except dist.DistNetworkError as error:
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"the {count} processes of this run cannot connect: {reason}") from error
+        _connect(device, rank, devices, nodes)
     return device, Processes(rank, count)
 
 
@@ -71,34 +78,92 @@ def _place(devices: int) -> tuple[int, int]:
     return int(told.get("NODE_RANK", "0")) * devices + local_rank, local_rank
 
 
-def _connect(device: torch.device, rank: int, devices: int, count: int) -> None:
+def _connect(device: torch.device, rank: int, devices: int, nodes: int) -> None:
     """Join the process group, after starting the other processes of this machine where nobody else does."""
-    store = None
-    if not dist.is_torchelastic_launched():  # which has a store of its own
-        by_srun = started() is not None
-        default = _slurm_address() if by_srun else ("127.0.0.1", 0)  # port 0: any that is free
+    count = devices * nodes
+    if dist.is_torchelastic_launched():  # which has a store of its own
+        address, port, own = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), False
+    else:
+        default = _slurm_address() if started() is not None else ("127.0.0.1", 0)  # port 0: any that is free
         address = os.environ.get("MASTER_ADDR", default[0])
         port = int(os.environ.get("MASTER_PORT", default[1]))
+        own = rank == 0
         if is_child():
             _die_with(int(os.environ[STARTER]))
-        first = None
-        if rank == 0:
-            store = first = TCPStore(address, port, count, True, PATIENCE, wait_for_workers=False)
-            port = first.port
-        if not by_srun and not is_child():
+    patience = BY_HAND if started() is None and nodes > 1 else JOIN
+    try:
+        store = None
+        if own:
+            store = TCPStore(address, port, count, True, patience, wait_for_workers=False)
+            port = store.port
+        if started() is None and not is_child():
             _start_others(devices, address, port)
-        store = first or TCPStore(address, port, count, False, PATIENCE)
-    on_gpu = device.type == "cuda"
-    dist.init_process_group(
-        "nccl" if on_gpu else "gloo",
-        timeout=PATIENCE,
-        store=store,
-        rank=rank,
-        world_size=count,
-        device_id=device if on_gpu else None,
-    )
+        store = store or TCPStore(address, port, count, False, patience)
+        hosts = _meet(store, rank, count, patience)
+        on_gpu = device.type == "cuda"
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            timeout=JOIN,
+            store=PrefixStore(_attempt(), store),
+            rank=rank,
+            world_size=count,
+            device_id=device if on_gpu else None,
+        )
+        _set_pg_timeout(PATIENCE)
+    except (dist.DistError, RuntimeError) as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+            raise
+        reason = str(error).partition("\n")[0]
+        raise Agreed(
+            f"the {count} processes of this run cannot connect to {address}:{port} and to each other: {reason} "
+            "Another port is set by MASTER_PORT, another network device by GLOO_SOCKET_IFNAME."
+        ) from error
     if on_gpu:
         atexit.register(dist.destroy_process_group)
+    global _pulse
+    own_store = TCPStore(address, port, None, False, timedelta(seconds=BEAT))
+    _pulse = Pulse(PrefixStore(_attempt(), own_store), rank, hosts)
+
+
+def _meet(store: TCPStore, rank: int, count: int, patience: timedelta) -> list[str]:
+    """Return every process's machine. Raises Agreed where some do not come, or are of another version."""
+    here = [socket.gethostname(), f"dgcnn_ws {__version__} ({_digest()}) with torch {torch.__version__}"]
+    keys = [f"{_attempt()}/here/{other}" for other in range(count)]
+    store.set(keys[rank], json.dumps(here))
+    try:
+        store.wait(keys, patience)
+    except dist.DistError as error:
+        absent = ", ".join(str(other) for other, key in enumerate(keys) if not store.check([key]))
+        raise Agreed(
+            f"of the {count} processes of this run number {absent}, counted from 0, did not come within "
+            f"{patience.total_seconds():.0f} s: is its machine up, and does it reach this one by its name?"
+        ) from error
+    told = [json.loads(value) for value in store.multi_get(keys)]
+    for other, (host, version) in enumerate(told):
+        if version != told[0][1]:
+            raise Agreed(
+                f"process {other} of this run, on {host}, is {version}, but the first, on {told[0][0]}, {told[0][1]}. "
+                "Let all machines have the same."
+            )
+    return [host for host, _ in told]
+
+
+def _digest() -> str:
+    """Return a number that is another one where the program's text is."""
+    files = sorted(Path(__file__).parents[2].rglob("*.py"))
+    return f"{zlib.crc32(b''.join(file.read_bytes() for file in files)):08x}"
+
+
+def _attempt() -> str:
+    """Return a name for this start of the run, so that no leftover of another is taken for one of its own."""
+    parts = (
+        "SLURM_JOB_ID",
+        "SLURM_STEP_ID",
+        "SLURM_RESTART_COUNT",
+        "TORCHELASTIC_RUN_ID",
+        "TORCHELASTIC_RESTART_COUNT",
+    )
+    return "-".join(os.environ.get(part, "") for part in parts)
 
 
 def _start_others(devices: int, address: str, port: int) -> None:
@@ -121,7 +186,8 @@ def _slurm_address() -> tuple[str, int]:
     """Return the machine of srun's first process, and a port that all can compute."""
     nodes = os.environ.get("SLURM_NODELIST", "127.0.0.1")  # such as gpu[03-05,09],login1
     first = re.sub(r"^([^,\[]*)(?:\[([^],-]*)[^]]*\])?.*", r"\1\2", nodes)
-    return first, 15000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 10000
+    number = int(os.environ.get("SLURM_JOB_ID", "0")) + 1000 * int(os.environ.get("SLURM_STEP_ID", "0"))
+    return first, 15000 + number % 10000
 
 
 def _cores() -> int:
@@ -154,6 +220,24 @@ def missing() -> Iterator[None]:
             "another process of this run ended early; if it could, it said above why. The last checkpoint is kept: "
             "go on with --resume."
         ) from error
+
+
+@contextmanager
+def watched(record: Callable[[str], None]) -> Iterator[None]:
+    """End this process where another one is lost without a word while the block lasts: see `Pulse`.
+
+    Args:
+        record: is told a sentence first, if this process is the one that speaks.
+    """
+
+    def end(sentence: str) -> None:  # whoever waits in a collective cannot be woken
+        if sentence:
+            record(sentence)
+            print(f"\nerror: {sentence}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    with nullcontext() if _pulse is None else _pulse.watching(end):
+        yield
 
 
 @contextmanager

@@ -1,0 +1,232 @@
+"""`python -m scripts.checks.slurm_cluster.faults`: break runs on a running cluster in SLURM's own ways.
+
+Each run is a job of scripts/slurm/train.sh on 1, 2 or 3 nodes. It is broken again and again while it trains, goes on
+by itself or after `scontrol requeue`, and must end with the weights, metrics and results of one that nothing happened
+to, started by `--devices` on one machine, bit for bit. Prints a table; ends with 1 where anything was lost.
+"""
+
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from dgcnn_ws.errors import InputError
+from scripts.checks.inject_faults.bench import ROOT, Lost, write_clouds
+from scripts.checks.inject_faults.outcome import differs, outcome
+from scripts.checks.slurm_cluster import hosts
+from scripts.checks.slurm_cluster.cluster import Cluster
+
+SETTINGS = ["--dataset", "modelnet10", "--device", "cpu", "--num-points", "32", "--k", "5", "--emb-dims", "32"]
+SETTINGS += ["--batch-size", "6", "--epochs", "40", "--lr", "1e-3"]
+PATIENCE = 300.0  # seconds after which a job counts as hanging
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    folder: Path = Path("/var/tmp/slurm_cluster")
+    """The cluster's, which is running."""
+    count: int = 12
+    """Faults of each kind."""
+    only: str = ""
+    """Kinds, with commas between. Default: all."""
+    seed: int = 0
+    """Decides the faults."""
+
+
+class Bench:
+    """Jobs on a cluster, in a folder that all nodes see."""
+
+    def __init__(self, cluster: Cluster, seed: int) -> None:
+        self.cluster, self.rng = cluster, random.Random(seed)
+        self.work = cluster.folder / "work"
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir()
+        (self.work / "main.py").symlink_to(ROOT / "main.py")
+        write_clouds(self.work / "data/modelnet10_ply_hdf5_2048")
+        self.settings = [*SETTINGS, "--data-root", str(self.work / "data")]
+        self.whole = {nodes: self.leave_alone(nodes) for nodes in range(1, cluster.nodes + 1)}
+
+    def leave_alone(self, nodes: int) -> object:
+        command = [sys.executable, "main.py", "train", *self.settings, "--name", f"alone{nodes}"]
+        with open(self.work / f"alone{nodes}.log", "w") as log:
+            subprocess.run(
+                ["env", "OMP_NUM_THREADS=1", *command, "--devices", str(nodes)],
+                cwd=self.work,
+                stdout=log,
+                stderr=log,
+                check=True,
+            )
+        return outcome(self.work / "runs" / f"alone{nodes}")
+
+    def submit(self, nodes: int, name: str) -> "Job":
+        path = Path(sys.executable).parent
+        number = self.cluster.ask(
+            *("env", f"PATH={path}:/usr/sbin:/usr/bin:/sbin:/bin", "OMP_NUM_THREADS=1", "sbatch", "--parsable"),
+            *("--chdir", str(self.work), "--nodes", str(nodes), "--output", str(self.work / f"{name}.log")),
+            *(str(ROOT / "scripts/slurm/train.sh"), name, *self.settings),
+        )
+        return Job(self.cluster, number, nodes, self.work / "runs" / name, self.work / f"{name}.log")
+
+
+@dataclass
+class Job:
+    """A job that trains the run in `run` and speaks into `log`."""
+
+    cluster: Cluster
+    number: str
+    nodes: int
+    run: Path
+    log: Path
+
+    def __getattr__(self, name: str) -> str:
+        shown = self.cluster.ask("scontrol", "show", "job", "--oneliner", self.number)
+        found = re.search(rf"\b{name}=(\S*)", shown)
+        if found is None:
+            raise AttributeError(name)
+        return found[1]
+
+    def epochs(self) -> int:
+        path = self.run / "metrics.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > end:
+                raise Lost(f"after {PATIENCE:.0f} s not {what}, but {self.JobState}: {self.log.read_text()[-400:]}")
+            time.sleep(0.2)
+
+    def wait_for_training(self) -> bool:
+        """Wait until some more epochs are trained; whether the job still runs then."""
+        before = self.epochs()
+        self.wait(lambda: self.epochs() > before + 1 or self.JobState in ENDED, "training")
+        return self.JobState == "RUNNING"
+
+    def wait_for_end(self) -> None:
+        self.wait(lambda: self.JobState in ENDED, "at its end")
+
+    def node(self, rng: random.Random) -> str:
+        listed = self.cluster.ask("scontrol", "show", "hostnames", self.NodeList)
+        return rng.choice(listed.split())
+
+
+# --- faults: each leaves a job that goes on by itself, or has ended ---
+
+
+def lose_node(bench: Bench, job: Job) -> None:
+    """Everything on one of its nodes ends; the node comes back once SLURM has given it up."""
+    name, restarts = job.node(bench.rng), job.Restarts
+    hosts.kill(name)
+    job.wait(lambda: job.Restarts != restarts or job.JobState in ENDED, "given up by SLURM")
+    bench.cluster.start_node(name)
+
+
+def kill_process(bench: Bench, job: Job) -> None:
+    """One of its processes is killed, as by a kernel without memory."""
+    pids = hosts.pids_of(job.node(bench.rng), "main.py")
+    if pids:
+        subprocess.run(["kill", "-KILL", bench.rng.choice(pids)], check=False)
+        job.wait(lambda: job.JobState != "RUNNING", "ended")
+
+
+def requeue(bench: Bench, job: Job) -> None:
+    job.cluster.ask("scontrol", "requeue", job.number)
+
+
+def preempt(bench: Bench, job: Job) -> None:
+    """Another job, of more priority, takes all nodes for a moment."""
+    more = ("--partition", "high", "--exclusive", "--nodes", str(bench.cluster.nodes), "--output", "/dev/null")
+    restarts = job.Restarts
+    job.cluster.ask("sbatch", *more, "--wrap", "sleep 1")
+    job.wait(lambda: job.Restarts != restarts or job.JobState in ENDED, "preempted")
+
+
+def shorten(bench: Bench, job: Job) -> None:
+    """Its time limit becomes a minute, less than its signal's two; once it waits again, it has none."""
+    restarts = job.Restarts
+    job.cluster.ask("scontrol", "update", f"JobId={job.number}", "TimeLimit=1")
+    job.wait(lambda: job.Restarts != restarts or job.JobState in ENDED, "out of time")
+    job.cluster.ask("scontrol", "update", f"JobId={job.number}", "TimeLimit=UNLIMITED")
+
+
+def unplug(bench: Bench, job: Job) -> None:
+    """The cable of one of its nodes is out, until SLURM has given the node up."""
+    name, restarts = job.node(bench.rng), job.Restarts
+    hosts.connect(name, up=False)
+    job.wait(lambda: job.Restarts != restarts or job.JobState in ENDED, "given up by SLURM")
+    hosts.connect(name, up=True)
+
+
+KINDS: dict[str, tuple[str, Callable[[Bench, Job], None]]] = {
+    "node": ("a node lost: its slurmd and all it started killed", lose_node),
+    "process": ("SIGKILL of one process", kill_process),
+    "requeue": ("`scontrol requeue`", requeue),
+    "preempt": ("preempted by a job of more priority", preempt),
+    "limit": ("time limit cut to a minute", shorten),
+    "cable": ("a node's cable pulled until SLURM gives it up", unplug),
+}
+GOES_ON, TOLD = "went on by itself", "one sentence, then `scontrol requeue`"
+
+
+def break_once(bench: Bench, job: Job, kind: str) -> str:
+    """Break a job that trains; return how it took it. Raises Lost where it hangs, or ends without a sentence."""
+    restarts, said = job.Restarts, len(job.log.read_text())
+    KINDS[kind][1](bench, job)
+    job.wait(lambda: job.Restarts != restarts or job.JobState in ENDED, "started again or ended")
+    if job.JobState == "COMPLETED":
+        return ""
+    if job.Restarts != restarts:
+        return GOES_ON
+    errors = re.findall(r"^error: .*", job.log.read_text()[said:], re.MULTILINE)
+    if len(errors) != 1 or "Traceback" in job.log.read_text()[said:]:
+        raise Lost(f"{job.JobState}: {job.log.read_text()[said:][-600:]}")
+    job.cluster.ask("scontrol", "requeue", job.number)
+    return TOLD
+
+
+def main(arguments: list[str]) -> int:
+    args = tyro.cli(Arguments, args=arguments, description=__doc__)
+    hosts.require("scontrol", "sbatch")
+    bench = Bench(Cluster(args.folder), args.seed)
+    left = Counter({kind: args.count for kind in (args.only.split(",") if args.only else KINDS)})
+    hows: dict[str, Counter[str]] = {kind: Counter() for kind in left}
+    lost, trial = [], 0
+    while left.total():
+        trial += 1
+        job = bench.submit(1 + trial % bench.cluster.nodes, f"trial{trial}")
+        done: list[str] = []
+        try:
+            while left.total() and len(done) < 8 and job.wait_for_training():
+                kind = bench.rng.choice(sorted(left.elements()))
+                done.append(kind)
+                how = break_once(bench, job, kind)
+                if how:
+                    hows[kind][how] += 1
+                    left[kind] -= 1
+                    print(f"{time.strftime('%T')} run {trial} on {job.nodes}: {kind}: {how}", file=sys.stderr)
+            job.wait_for_end()
+            if difference := differs(outcome(job.run), bench.whole[job.nodes]):
+                raise Lost(f"ended otherwise than one left alone: {difference}")
+        except (Lost, InputError, OSError, subprocess.CalledProcessError) as error:
+            lost.append(f"run {trial} on {job.nodes} nodes, after {', '.join(done)}: {error}")
+            print(lost[-1], file=sys.stderr)
+            left[done[-1] if done else next(iter(left))] -= 1
+            subprocess.run(hosts.on(hosts.HEAD, ["scancel", job.number]), env=bench.cluster.environment(), check=False)
+    print(f"| what was done | how often | {GOES_ON} | {TOLD} |\n|---|---|---|---|")
+    for kind, counts in hows.items():
+        print(f"| {KINDS[kind][0]} | {counts.total()} | {counts[GOES_ON]} | {counts[TOLD]} |")
+    print(f"\n{trial} runs, of which {len(lost)} were lost", *lost, sep="\n")
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,10 @@
+#!/bin/sh
+#SBATCH --nodes 2 --ntasks-per-node 1 --signal TERM@120 --requeue --open-mode append
+# sbatch scripts/slurm/train.sh NAME FLAGS-OF-TRAIN...: a run that goes on wherever and as often as SLURM starts it again
+name=$1
+shift
+if [ -e "runs/$name/config.json" ]; then set -- --resume "$@"; fi
+srun python main.py train --name "$name" "$@"
+code=$?
+if [ $code -eq 143 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit $code
