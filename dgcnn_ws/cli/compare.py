@@ -48,7 +48,7 @@ class Arguments:
     """First try these for every norm and head at the whole batch, and take what is best on validation: optimizer:rate,
     with commas between, such as adam:1e-3,adam:3e-3,sgd:0.1. The test set is not read."""
     jobs: int = 1
-    """Runs trained at a time, each with its share of the threads."""
+    """Runs trained at a time, each with its share of the threads and, where there are several, a GPU of its own."""
     report: Path | None = None
     """Write one self-contained HTML page with everything."""
     out: Path = Path("runs")
@@ -140,6 +140,20 @@ def check_folders(jobs: "list[Job]", data: str) -> None:
             read_results(job)
 
 
+def written(result: dict[str, Any], folder: Path) -> bool:
+    """Whether a study's folder holds all files of this result, whichever command it was that wrote them."""
+    from dgcnn_ws.engine.folder.checkpoint import read_json
+
+    names = ["study.md", "study.csv", "runs.csv", "study.json"]
+    if any(row["runs"] for row in result["cells"]):
+        names += ["study.png", "cost.png"]
+    if not all((folder / name).exists() for name in names):
+        return False
+    stored = read_json(folder / "study.json")
+    same = ("title", "cells", "search")
+    return isinstance(stored, dict) and all(stored.get(key) == result[key] for key in same)
+
+
 def main(arguments: list[str]) -> None:
     args = parse(arguments)
     sizes = numbers("--micro-batches", args.micro_batches)
@@ -147,6 +161,7 @@ def main(arguments: list[str]) -> None:
     seeds = list(range(args.recipe.seed, args.recipe.seed + args.seeds))
     folder = args.out / args.name
     from dgcnn_ws.engine.folder.checkpoint import write_json
+    from dgcnn_ws.engine.folder.claim import wait_for_turn
     from dgcnn_ws.engine.machine.devices import describe_environment, pick_device
     from dgcnn_ws.study import study as studies
     from dgcnn_ws.study.pool import train_all
@@ -184,19 +199,22 @@ def main(arguments: list[str]) -> None:
         "search": record,
         "cells": summaries,
     }
-    write_json(folder / "study.json", result)
     table = markdown_table(summaries)
-    with replacing(folder / "study.md") as temporary:
-        temporary.write_text(table + "\n")
-    write_csv(summaries, folder / "study.csv", folder / "runs.csv")
+    # Of several commands that end with the same numbers one writes them.
+    with wait_for_turn(folder / ".table"):
+        if not written(result, folder):
+            if any(row["runs"] for row in summaries):
+                draw_accuracy(summaries, str(result["title"]), folder / "study.png")
+                draw_cost(summaries, str(result["title"]), folder / "cost.png")
+            with replacing(folder / "study.md") as temporary:
+                temporary.write_text(table + "\n")
+            write_csv(summaries, folder / "study.csv", folder / "runs.csv")
+            write_json(folder / "study.json", result)
     print(f"\n{table}\n\naccuracies in % on test, mean ± standard deviation over seeds; see {folder}/")
     if any("difference" in row for row in summaries):
         print(f"differences in points: {INTERVALS}")
-    if any(row["runs"] for row in summaries):
-        draw_accuracy(summaries, str(result["title"]), folder / "study.png")
-        draw_cost(summaries, str(result["title"]), folder / "cost.png")
-        if args.report is not None:
-            write_html(result, [folder / "study.png", folder / "cost.png"], args.report)
+    if args.report is not None and any(row["runs"] for row in summaries):
+        write_html(result, [folder / "study.png", folder / "cost.png"], args.report)
     failures = {run: reason for row in summaries for run, reason in row["failures"].items()}
     if failures:
         run, reason = next(iter(failures.items()))

@@ -1,6 +1,7 @@
 """Many runs in one folder, each trained by exactly one process, here or on a machine that shares the folder."""
 
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,14 +14,14 @@ import torch
 from tqdm import tqdm
 
 from dgcnn_ws.engine.folder.checkpoint import read_json
-from dgcnn_ws.engine.folder.claim import claim, read_failure, record_failure, recording
+from dgcnn_ws.engine.folder.claim import TAKEN, claim, is_free, read_failure, record_failure, recording, seen
 from dgcnn_ws.engine.machine.allocator import keep_freed_memory
+from dgcnn_ws.engine.machine.devices import gpus_to_share
 from dgcnn_ws.engine.machine.notices import show_notices
 from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.stopping import Interrupted, stop_requests
 from dgcnn_ws.engine.training import Run
 
-BUSY = 75  # exit code of a process that found its run claimed by another
 POLL = 0.5  # seconds
 
 
@@ -51,15 +52,18 @@ class Job:
         return None if self.finished else read_failure(self.folder)
 
 
-def _train(job: Job, threads: int) -> None:
-    """Train one run, in a process of its own; its exit code says how that went."""
+def _train(job: Job, threads: int, gpu: str | None, lost: dict[Path, tuple[int, float]]) -> None:
+    """Train one run, in a process of its own that sees one GPU alone; its exit code says how that went."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before anything asks CUDA
+    seen.update(lost)
     torch.set_num_threads(threads)
     keep_freed_memory()
     show_notices()
     try:
         with claim(job.folder) as mine:
             if not mine:
-                sys.exit(BUSY)
+                sys.exit(TAKEN)
             if not job.finished:
                 resume = (job.folder / "config.json").exists()
                 with recording(job.folder):
@@ -75,7 +79,8 @@ def _train(job: Job, threads: int) -> None:
 def train_all(jobs: list[Job], processes: int) -> None:
     """Train every run that is not finished, `processes` at a time; resume those that were interrupted.
 
-    A run that another process holds is waited for. One that fails leaves `failure.json` in its folder, and the others
+    Where there are several GPUs each run has the one that the fewest of the others have. A run that another process
+    holds is waited for. One that fails leaves `failure.json` in its folder, and the others
     go on; started again, it is tried again.
 
     Raises Interrupted, when asked to stop, after the runs have saved their places.
@@ -85,6 +90,8 @@ def train_all(jobs: list[Job], processes: int) -> None:
     context.set_forkserver_preload([__name__])  # torch is imported once, not once a run
     waiting = [job for job in jobs if not job.finished]
     running: dict[ForkServerProcess, Job] = {}
+    gpus: dict[ForkServerProcess, str] = {}
+    all_gpus = gpus_to_share(jobs[0].recipe.device) if jobs else []
     total = sum(job.recipe.epochs or 0 for job in jobs)
     done = sum(job.epochs_done() for job in jobs)
     with (
@@ -95,17 +102,22 @@ def train_all(jobs: list[Job], processes: int) -> None:
         while (waiting or running) and not requests:
             for process in [process for process in running if not process.is_alive()]:
                 job = running.pop(process)
-                if process.exitcode == BUSY:
+                gpus.pop(process, None)
+                if process.exitcode == TAKEN:
                     waiting.append(job)
                 else:
                     _report(job, process.exitcode or 0, jobs, bar)
             for job in [job for job in waiting if job.finished]:
                 waiting.remove(job)
-            while len(running) < processes and (free := next(filter(_is_free, waiting), None)):
+            open_now = [job for job in waiting if is_free(job.folder)]  # all are asked: who asks notices the lost
+            for free in open_now[: processes - len(running)]:
                 waiting.remove(free)
-                process = context.Process(target=_train, args=(free, threads))
+                gpu = min(all_gpus, key=list(gpus.values()).count, default=None)
+                process = context.Process(target=_train, args=(free, threads, gpu, dict(seen)))
                 process.start()
                 running[process] = free
+                if gpu is not None:
+                    gpus[process] = gpu
             finished = sum(job.finished for job in jobs)
             bar.set_description(f"run {min(finished + 1, len(jobs))} of {len(jobs)}", refresh=False)
             bar.n = sum(job.epochs_done() for job in jobs)
@@ -126,11 +138,6 @@ def _ending(processes: dict[ForkServerProcess, Job]) -> Iterator[None]:
             process.terminate()
         for process in processes:
             process.join()
-
-
-def _is_free(job: Job) -> bool:
-    with claim(job.folder) as mine:
-        return mine
 
 
 def _report(job: Job, exit_code: int, jobs: list[Job], bar: "tqdm[None]") -> None:

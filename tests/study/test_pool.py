@@ -17,6 +17,7 @@ from dgcnn_ws.engine.folder.claim import claim
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.engine.training import Run
+from dgcnn_ws.study import pool
 from dgcnn_ws.study.pool import Job, train_all
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
@@ -63,6 +64,16 @@ def test_processes_train_what_one_alone_would(recipe: Recipe, tmp_path: Path) ->
 def _train_jobs(recipe: Recipe, folder: Path) -> None:
     torch.set_num_threads(1)
     train_all(make_jobs(recipe, folder, 3), processes=1)
+
+
+def test_each_run_is_told_a_gpu_that_no_other_has(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "gpus_to_share", lambda device: ["2", "GPU-5"])
+    jobs = make_jobs(replace(recipe, epochs=1), tmp_path, 2)
+    train_all(jobs, processes=2)
+    told = [json.loads((job.folder / "config.json").read_text())["environment"] for job in jobs]
+    assert [environment["cuda_visible_devices"] for environment in told] == ["2", "GPU-5"]
 
 
 def test_a_run_that_fails_is_recorded_and_the_others_go_on(recipe: Recipe, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import fcntl
 import os
+import platform
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -13,32 +16,131 @@ from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.errors import InputError
 
 GLANCE = 0.2  # seconds: `is_claimed` may hold the lock for a moment
+BEAT = 5.0  # seconds between two signs of life
+SILENCE = 20.0  # seconds without one, after which another machine's process counts as gone
+TAKEN = 75  # exit code of a process that finds its run taken over, or held, by another
+FREE = "free"
+
+# Of each other machine's claim: its last sign of life, and since when it was seen.
+seen: dict[Path, tuple[int, float]] = {}
 
 
 @contextmanager
 def claim(folder: Path) -> Iterator[bool]:
     """Hold the run in `folder` while the block lasts: yields false where another process holds it.
 
-    A lock on an open file: a process lets go of it in whatever way it ends.
+    On one machine a lock on an open file decides (`claim`): a process lets go of it in whatever way it ends. Between
+    machines locks may not reach, or stay when their machine is lost. So a holder also makes the file `claim.N`, of
+    which each N can be made once, and touches it: who sees it untouched for SILENCE by a clock of his own makes
+    `claim.N+1`, and a holder that finds this ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "claim"
     with open(path, "a") as file:
+        locked = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            locked = False
+        except OSError:  # a file system without locks
+            pass
+        # A file that was unlinked meanwhile (`sole`) locks nothing.
+        still = path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
+        mine = _take(folder, locked) if still else None
+        if mine is None:
             yield False
-        else:  # a file that was unlinked meanwhile (`sole`) locks nothing
-            yield path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
+            return
+        over = threading.Event()
+        threading.Thread(target=_show_life, args=(mine, over), daemon=True).start()
+        try:
+            yield True
+        finally:
+            over.set()
+            with suppress(OSError), open(mine, "r+") as claimed:  # not where the folder is gone
+                claimed.write(FREE)
+                claimed.truncate()
+
+
+def _take(folder: Path, locked: bool) -> Path | None:
+    """Make the next of the folder's claims and return it; None where another process holds the last, or was faster."""
+    number, last = _last(folder)
+    if last is None or not _foreign(last):
+        if not locked:
+            return None
+    elif not is_quiet(last):
+        return None
+    mine = folder / f"claim.{number + 1}"
+    try:
+        with open(mine, "x") as file:
+            file.write(_here())
+    except FileExistsError:
+        return None
+    for old in range(1, number):
+        (folder / f"claim.{old}").unlink(missing_ok=True)
+    return mine
+
+
+def _show_life(mine: Path, over: threading.Event) -> None:
+    while not over.wait(BEAT):
+        if _last(mine.parent)[0] > int(mine.suffix[1:]):
+            print(
+                f"\nerror: another process has taken {mine.parent} over, since this one gave no sign of life for "
+                f"{SILENCE:.0f} s.",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(TAKEN)  # before it writes
+        with suppress(OSError):
+            os.utime(mine)
+
+
+def _last(folder: Path) -> tuple[int, Path | None]:
+    """Return the number of the folder's last claim, and its file; 0 and None where there is none."""
+    numbers = [int(path.suffix[1:]) for path in folder.glob("claim.*") if path.suffix[1:].isdecimal()]
+    return (max(numbers), folder / f"claim.{max(numbers)}") if numbers else (0, None)
+
+
+def _here() -> str:
+    """Return what names this machine, until it is started anew."""
+    with suppress(OSError):
+        return f"{platform.node()} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
+    return platform.node()
+
+
+def _foreign(claimed: Path) -> bool:
+    """Whether a claim is another machine's."""
+    try:
+        return claimed.read_text() not in (_here(), FREE)
+    except OSError:  # gone meanwhile
+        return False
+
+
+def is_quiet(claimed: Path) -> bool:
+    """Whether another machine's claim was let go, or seen untouched for SILENCE; at first sight it lives."""
+    try:
+        with open(claimed) as file:  # over NFS, opening looks at the server's
+            stamp = os.fstat(file.fileno()).st_mtime_ns
+            if file.read() == FREE:
+                return True
+    except OSError:
+        return False
+    now = time.monotonic()
+    if seen.get(claimed, (None, 0))[0] != stamp:
+        seen[claimed] = stamp, now
+    return now - seen[claimed][1] > SILENCE
 
 
 @contextmanager
 def sole(folder: Path) -> Iterator[None]:
     """Hold the run in `folder` while the block lasts; leaves no folder behind where the block makes no run in it.
 
+    Waits for another machine's process to show life, which may have been lost.
+
     Raises InputError where another process holds it.
     """
-    deadline = time.monotonic() + GLANCE
+    _, last = _last(folder)
+    patience = SILENCE + BEAT if last is not None and _foreign(last) else GLANCE
+    deadline = time.monotonic() + patience
     while True:
         with claim(folder) as mine:
             if mine:
@@ -47,7 +149,8 @@ def sole(folder: Path) -> Iterator[None]:
                 finally:
                     if not (folder / "config.json").exists():
                         with suppress(OSError):  # something else lies in it
-                            (folder / "claim").unlink(missing_ok=True)
+                            for path in folder.glob("claim*"):
+                                path.unlink(missing_ok=True)
                             folder.rmdir()
                 return
         if time.monotonic() > deadline:
@@ -55,16 +158,37 @@ def sole(folder: Path) -> Iterator[None]:
         time.sleep(0.02)
 
 
+@contextmanager
+def wait_for_turn(folder: Path) -> Iterator[None]:
+    """Hold what `folder` stands for while the block lasts, after whoever holds it now."""
+    while True:
+        with claim(folder) as mine:
+            if mine:
+                yield
+                return
+        time.sleep(GLANCE)
+
+
 def is_claimed(folder: Path) -> bool:
-    """Whether a process holds the run in `folder`; changes nothing there."""
+    """Whether a process holds the run in `folder`; changes nothing there.
+
+    Another machine's counts as long as its last sign of life is no older than SILENCE, by both clocks.
+    """
     try:
         with open(folder / "claim") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _, last = _last(folder)
+        return last is not None and _foreign(last) and abs(time.time() - last.stat().st_mtime) < SILENCE
     except BlockingIOError:
         return True
     except OSError:  # never claimed, not ours to read, or a file system without locks
         return False
-    return False
+
+
+def is_free(folder: Path) -> bool:
+    """Whether the run in `folder` may be claimed now; asked again and again, it notices a machine that was lost."""
+    _, last = _last(folder)
+    return is_quiet(last) if last is not None and _foreign(last) else not is_claimed(folder)
 
 
 @contextmanager

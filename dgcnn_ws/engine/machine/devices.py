@@ -29,6 +29,18 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def gpus_to_share(name: str) -> list[str]:
+    """Return the GPUs that runs on the device called `name` may each take one of, as CUDA_VISIBLE_DEVICES has them.
+
+    None where `name` means one device.
+    """
+    if name not in ("auto", "cuda"):
+        return []
+    count = torch.cuda.device_count()
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (told.split(",") if told else [str(index) for index in range(count)])[:count]
+
+
 def use_deterministic_algorithms() -> None:
     """Let torch take, in this process, only algorithms whose bits repeat; where it has none it raises RuntimeError."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA's first product starts
@@ -88,6 +100,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         revision = None
     return {
         "hardware": hardware_name(device),
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

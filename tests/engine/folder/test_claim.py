@@ -3,7 +3,10 @@
 import fcntl
 import json
 import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from dgcnn_ws.engine.folder.claim import claim, is_claimed, read_failure, recording, sole
+from dgcnn_ws.engine.folder import claim as claims
+from dgcnn_ws.engine.folder.claim import claim, is_claimed, is_free, read_failure, recording, sole
 from dgcnn_ws.engine.stopping import Interrupted
 from dgcnn_ws.errors import InputError
 
@@ -52,6 +56,57 @@ def test_a_claim_is_held_by_one_and_let_go_by_the_dead(tmp_path: Path) -> None:
             pass
     with claim(folder) as mine:
         assert mine
+
+
+def test_another_machine_s_claim_holds_until_it_is_seen_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, other = [100.0], tmp_path / "claim.4"
+    monkeypatch.setattr(claims.time, "monotonic", lambda: now[0])
+    (tmp_path / "claim").touch()  # no lock reaches here from that machine
+    other.write_text("node7 an-id-of-its-boot")
+    os.utime(other, (0, 0))  # by a clock that differs by decades
+    assert not is_free(tmp_path)
+    now[0] += claims.SILENCE
+    os.utime(other, (5, 5))  # it lives
+    assert not is_free(tmp_path)
+    now[0] += claims.SILENCE - 1
+    with claim(tmp_path) as mine:
+        assert not mine
+    now[0] += 2
+    assert is_free(tmp_path)
+    with claim(tmp_path) as mine:
+        assert mine and (tmp_path / "claim.5").exists()
+        assert not is_free(tmp_path)
+    assert is_free(tmp_path)
+    other.write_text("node7 an-id-of-its-boot")
+    (tmp_path / "claim.6").write_text(claims.FREE)  # let go, on another machine
+    with claim(tmp_path) as mine:
+        assert mine
+    assert sorted(path.name for path in tmp_path.glob("claim.*")) == ["claim.6", "claim.7"]
+
+
+def test_where_locks_do_not_reach_one_of_two_takes_what_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims.fcntl, "flock", lambda file, how: None)
+    monkeypatch.setattr(claims, "SILENCE", -1.0)  # both have seen it silent
+    (tmp_path / "claim.1").write_text("node7 an-id-of-its-boot")
+    found = claims._last(tmp_path)
+    monkeypatch.setattr(claims, "_last", lambda folder: found)  # and neither yet what the other does
+    with claim(tmp_path) as first, claim(tmp_path) as second:
+        assert first and not second
+
+
+def test_a_holder_that_was_taken_for_lost_ends_before_it_writes(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from dgcnn_ws.engine.folder import claim as claims\n"
+        "claims.BEAT = 0.01\n"
+        "with claims.claim(Path(sys.argv[1])):\n"
+        "    (Path(sys.argv[1]) / 'claim.2').write_text('node7')\n"
+        "    time.sleep(600)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == claims.TAKEN
+    assert done.stderr.strip().startswith("error: another process has taken") and "Traceback" not in done.stderr
 
 
 def test_a_glance_does_not_turn_a_run_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import torch
 
 from dgcnn_ws.engine.machine.devices import (
     describe_environment,
+    gpus_to_share,
     memory_bytes,
     peak_memory_bytes,
     pick_device,
@@ -35,3 +36,12 @@ def test_peak_memory_grows_with_what_is_taken() -> None:
 
 def test_the_environment_names_versions() -> None:
     assert describe_environment(torch.device("cpu"))["torch"] == torch.__version__
+
+
+def test_gpus_are_shared_where_no_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus_to_share("auto") == gpus_to_share("cuda") == ["0", "1"]
+    assert gpus_to_share("cuda:1") == gpus_to_share("cpu") == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7")
+    assert gpus_to_share("auto") == ["3", "GPU-7"]
