@@ -54,7 +54,9 @@ class Pulse:
             try:
                 self.store.set(names[self.rank], str(beat))
                 values: Sequence[bytes] = self.store.multi_get(names)
-            except dist.DistError:  # not all are there yet, or the store is lost
+            except dist.DistNetworkError:  # the store is lost, and with it the first process
+                return
+            except dist.DistError:  # not all are there yet
                 values = heard
             for rank, value in enumerate(values):
                 if value != heard[rank]:

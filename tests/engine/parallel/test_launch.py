@@ -193,3 +193,40 @@ def test_whose_parent_has_ended_ends_at_once() -> None:
 def test_one_named_device_is_not_several() -> None:
     with pytest.raises(InputError, match="--device cuda:1 is one device"):
         launch(torch.device("cuda:1"), 2, 1)
+
+
+def meet(names: dict[str, str], patience: float = 30.0) -> str:
+    """Let two processes of a run meet, with `names` in the second one's environment; return what the first says."""
+    program = (
+        "import sys; from datetime import timedelta; import torch; from torch.distributed import TCPStore\n"
+        "from dgcnn_ws.engine.parallel import launch; from dgcnn_ws.errors import InputError\n"
+        "import os; rank = int(sys.argv[1]); launch.__version__ = os.environ.get('PLAYED', launch.__version__)\n"
+        "store = TCPStore('127.0.0.1', int(sys.argv[2]), 2, rank == 0, wait_for_workers=False)\n"
+        "try: print(launch._meet(store, rank, 2, timedelta(seconds=float(sys.argv[3]))))\n"
+        "except InputError as error: print(error)\n"
+        "sys.stdin.read()\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    told = [{}, names] if names else [{}]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(rank), port, str(patience)],
+            env=os.environ | more,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank, more in enumerate(told)
+    ]
+    assert processes[0].stdout is not None
+    said = processes[0].stdout.readline()
+    for process in processes:
+        process.communicate(timeout=PATIENCE)
+    return said
+
+
+def test_another_version_and_one_that_does_not_come_are_named() -> None:
+    assert "process 1 of this run" in (said := meet({"PLAYED": "9.9"})) and "is dgcnn_ws 9.9" in said
+    assert "of the 2 processes of this run number 1, counted from 0, did not come" in meet({}, patience=0.5)
