@@ -28,7 +28,8 @@ from dgcnn_ws.engine.parallel.pulse import BEAT, Pulse
 from dgcnn_ws.errors import InputError
 
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
-JOIN = timedelta(seconds=50)  # for processes that were started together to find each other
+JOIN = timedelta(seconds=40)  # for processes that were started together to find each other
+GRACE_TO_JOIN = 5.0  # seconds in which torch may say itself that they do not
 BY_HAND = timedelta(minutes=10)  # for those that somebody starts on one machine after the other
 PATIENCE = timedelta(minutes=30)  # of a process that waits for another one that lives
 _pulse: Pulse | None = None  # of this process among several
@@ -91,6 +92,12 @@ def _connect(device: torch.device, rank: int, devices: int, nodes: int) -> None:
         if is_child():
             _die_with(int(os.environ[STARTER]))
     patience = BY_HAND if started() is None and nodes > 1 else JOIN
+    place = f"the {count} processes of this run cannot connect to {address}:{port} and to each other"
+    way_out = "Another port is set by MASTER_PORT, another network device by GLOO_SOCKET_IFNAME."
+    # Not all of torch's waiting ends: for a name that nobody knows, or at a port where another program listens.
+    late = threading.Timer(patience.total_seconds() + GRACE_TO_JOIN, _give_up, [f"{place}. {way_out}"])
+    late.daemon = True
+    late.start()
     try:
         store = None
         if own:
@@ -114,15 +121,20 @@ def _connect(device: torch.device, rank: int, devices: int, nodes: int) -> None:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
         reason = str(error).partition("\n")[0]
-        raise Agreed(
-            f"the {count} processes of this run cannot connect to {address}:{port} and to each other: {reason} "
-            "Another port is set by MASTER_PORT, another network device by GLOO_SOCKET_IFNAME."
-        ) from error
+        raise Agreed(f"{place}: {reason} {way_out}") from error
+    finally:
+        late.cancel()
     if on_gpu:
         atexit.register(dist.destroy_process_group)
     global _pulse
     own_store = TCPStore(address, port, None, False, timedelta(seconds=BEAT))
     _pulse = Pulse(PrefixStore(_attempt(), own_store), rank, hosts)
+
+
+def _give_up(sentence: str) -> None:
+    if is_first():
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
+    os._exit(2)
 
 
 def _meet(store: TCPStore, rank: int, count: int, patience: timedelta) -> list[str]:

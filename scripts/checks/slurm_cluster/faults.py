@@ -186,7 +186,8 @@ def break_once(bench: Bench, job: Job, kind: str) -> str:
         return ""
     if job.Restarts != restarts:
         return GOES_ON
-    errors = re.findall(r"^error: .*", job.log.read_text()[said:], re.MULTILINE)
+    # A run's only process says nothing when it is killed; srun does.
+    errors = re.findall(r"^error: .*" if job.nodes > 1 else r"task 0: Killed", job.log.read_text()[said:], re.MULTILINE)
     if len(errors) != 1 or "Traceback" in job.log.read_text()[said:]:
         raise Lost(f"{job.JobState}: {job.log.read_text()[said:][-600:]}")
     job.cluster.ask("scontrol", "requeue", job.number)

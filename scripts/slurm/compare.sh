@@ -1,0 +1,7 @@
+#!/bin/sh
+#SBATCH --array 1-3 --ntasks 1 --signal TERM@120 --requeue --open-mode append
+# sbatch scripts/slurm/compare.sh FLAGS-OF-COMPARE...: a study by as many tasks as there are nodes for; one writes its table
+srun python main.py compare "$@"
+code=$?
+if [ $code -eq 143 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit $code
