@@ -85,7 +85,7 @@ def settle(parsed: Arguments, arguments: list[str]) -> tuple[Arguments, str | No
     """
     from dgcnn_ws.engine.config_file import read_recipe
     from dgcnn_ws.engine.fine_tuning import like_checkpoint
-    from dgcnn_ws.engine.own_set import own_folder, suited
+    from dgcnn_ws.engine.own_set import own_folder, suited, unseen
 
     def with_files(usual: Recipe) -> Arguments:
         base = usual if parsed.config is None else here(read_recipe(parsed.config, usual))
@@ -101,7 +101,8 @@ def settle(parsed: Arguments, arguments: list[str]) -> tuple[Arguments, str | No
     if own is None or (parsed.config is not None and parsed.config.suffix == ".json"):
         return found, None
     usual, words = suited(own)
-    return with_files(usual), words
+    settled = with_files(usual)
+    return settled, "\n".join([words, *unseen(own, settled.recipe)])
 
 
 def folder_to_resume(parsed: Arguments, arguments: list[str]) -> Path:

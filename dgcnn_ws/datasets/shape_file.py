@@ -135,6 +135,8 @@ def read_shape(data: bytes, name: PurePath, features: Sequence[str] = ()) -> Sha
     if reader is None:
         reason = not_read(name.suffix) if name.suffix else "its name has no ending"
         raise InputError(f"{name}: {reason}. Read are {', '.join(READERS)}.")
+    if not data:
+        raise InputError(f"{name} is empty: it has 0 bytes.")
     reads_features = bool(features) and name.suffix.lower() in WITH_FEATURES
     try:
         shape = WITH_FEATURES[name.suffix.lower()](data, features) if reads_features else reader(data)

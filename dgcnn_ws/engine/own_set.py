@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dgcnn_ws.datasets import DATASETS, FolderClouds
+from dgcnn_ws.datasets.frame import features_in, read_frame
 from dgcnn_ws.datasets.looking.first_look import HEADINGS, read_split, suited_rotation
 from dgcnn_ws.engine.recipe import GIVEN, PRESETS, Recipe
 
@@ -52,3 +53,14 @@ def suited(folder: Path) -> tuple[Recipe, str]:
     flags += " --redraw" * recipe.redraw
     about = HEADINGS[recipe.rotate].partition(":")[0]
     return recipe, f"usual for {len(train):,} training clouds, unless a flag says otherwise: {flags} ({about})"
+
+
+def unseen(folder: Path, recipe: Recipe) -> list[str]:
+    """Return a line that names what points of a prepared set carry and the recipe leaves out; none where it takes all.
+
+    Raises InputError where `prepare.json` is damaged, or the recipe names what no point carries.
+    """
+    frame = read_frame(folder)
+    seen = features_in(recipe.features)
+    left = [name for name in frame.features if name not in seen] if frame else []
+    return [f"stored and not seen by the network: {', '.join(left)} (--features)"] if left else []

@@ -112,6 +112,22 @@ def test_tables_name_them_or_hold_them_alone() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("feature", "values", "message"),
+    [
+        ("normals", BYTES[:, :3], r"nameless columns 4 to 6 are no normals"),
+        ("normals", 0 * POINTS, "its normals are all zero"),
+        ("colour", NORMALS, r"its colours go from -0\.\d+ to 0\.\d+, not from 0 to 1 or to 255"),
+        ("colour", BYTES[:, :3] * 1e4, "its colours go from"),
+    ],
+)
+def test_numbers_that_cannot_be_it_are_refused(feature: str, values: np.ndarray, message: str) -> None:
+    body = io.StringIO()
+    np.savetxt(body, np.concatenate([POINTS, values], axis=1))
+    with pytest.raises(InputError, match=message):
+        load_shape(body.getvalue().encode(), PurePath("a.xyz"), (feature,))
+
+
 def test_packed_colours_of_pcd() -> None:
     packed = (BYTES[:, 0] << 16 | BYTES[:, 1] << 8 | BYTES[:, 2]).astype("<u4")
     table = np.concatenate([POINTS.astype("<f4"), packed.view("<f4")[:, None]], axis=1)

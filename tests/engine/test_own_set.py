@@ -3,9 +3,11 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from dgcnn_ws.engine.own_set import MOST, own_folder, suited
+from dgcnn_ws.datasets.preparing.prepare import Settings, prepare
+from dgcnn_ws.engine.own_set import MOST, own_folder, suited, unseen
 from dgcnn_ws.engine.recipe import Recipe, complete
 
 
@@ -30,3 +32,17 @@ def test_a_small_set_is_seen_often_in_small_batches(mine: Path, monkeypatch: pyt
     monkeypatch.setattr("dgcnn_ws.engine.own_set.LARGE", 30)
     large, words = suited(mine)
     assert (large.batch_size, large.emb_dims, large.epochs) == (32, 1024, None) and "--epochs 250" in words
+
+
+def test_what_is_stored_and_not_seen_is_named(mine: Path, tmp_path: Path) -> None:
+    for class_name in "ab":
+        (tmp_path / "files" / class_name).mkdir(parents=True)
+        for number in range(2):
+            rows = np.random.default_rng(number).uniform(size=(8, 3))
+            file = tmp_path / "files" / class_name / f"{number}.npz"
+            np.savez(file, pos=rows, normals=rows, intensity=rows[:, 0])
+    prepare(tmp_path / "files", tmp_path / "set", Settings(8, features=("normals", "intensity")))
+    assert unseen(tmp_path / "set", Recipe()) == ["stored and not seen by the network: normals, intensity (--features)"]
+    assert "network: intensity (" in unseen(tmp_path / "set", Recipe(features="normals"))[0]
+    assert not unseen(tmp_path / "set", Recipe(features="normals,intensity"))
+    assert not unseen(mine, Recipe())  # no prepare.json says what it has

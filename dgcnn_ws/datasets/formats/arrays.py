@@ -1,6 +1,7 @@
 """Clouds and meshes as NumPy arrays, from bytes that nobody vouches for. No pickle is ever opened."""
 
 import io
+import math
 import zipfile
 from collections.abc import Sequence
 
@@ -75,6 +76,8 @@ def read_array(data: bytes) -> np.ndarray:
     shape, by_columns, dtype = read_header(stream)
     if dtype.hasobject or dtype.kind not in "fiuV":
         raise ValueError(f"it is an array of {dtype}, not of numbers")
+    if len(data) - stream.tell() != (size := math.prod(shape) * dtype.itemsize):
+        raise ValueError(f"it has {len(data) - stream.tell()} bytes of numbers where its header says {size}")
     # From the bytes there are, so that no memory is taken for those that a header only claims.
     return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if by_columns else "C")
 

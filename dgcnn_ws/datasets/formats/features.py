@@ -12,6 +12,7 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "colour": (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")),
     "intensity": (("intensity",), ("scalar_intensity",), ("i",), ("reflectance",)),
 }
+UNIT_WITHIN = 0.05  # of normals written with two decimals
 
 
 def with_features(points: np.ndarray, columns: Mapping[str, np.ndarray], features: Sequence[str]) -> np.ndarray:
@@ -19,7 +20,7 @@ def with_features(points: np.ndarray, columns: Mapping[str, np.ndarray], feature
 
     Colours come from 0 to 1, as do intensities in whole numbers, of which the type's largest is 1.
 
-    Raises ValueError where the columns of one are missing.
+    Raises ValueError where the columns of one are missing, or hold what it cannot be.
     """
     known = {name.lower(): column for name, column in columns.items()}
     parts = [points]
@@ -33,9 +34,13 @@ def with_features(points: np.ndarray, columns: Mapping[str, np.ndarray], feature
 
 
 def scaled(values: np.ndarray, feature: str) -> np.ndarray:
-    """Return a feature's values (N, D) float64 in the range that networks see."""
+    """Return a feature's values (N, D) float64 in the range that networks see; ValueError where it cannot be these."""
     if feature == "normals":
+        if len(values) and not values.any():
+            raise ValueError("its normals are all zero")
         return values.astype(np.float64)
+    if feature == "colour" and (values.min(initial=0) < 0 or values.max(initial=0) > 65535):
+        raise ValueError(f"its colours go from {values.min():.6g} to {values.max():.6g}, not from 0 to 1 or to 255")
     largest = 1.0
     if values.dtype.kind in "iu":
         largest = float(np.iinfo(values.dtype).max)
@@ -57,6 +62,17 @@ def of_columns(table: np.ndarray, features: Sequence[str]) -> np.ndarray:
     parts, at = [table[:, :3].astype(np.float64)], 3
     for feature in features:
         width = width_of([feature])
-        parts.append(scaled(table[:, at : at + width], feature))
+        values = table[:, at : at + width]
+        if feature == "normals" and not are_unit(values):
+            raise ValueError(
+                f"its nameless columns {at + 1} to {at + width} are no normals, which have length 1; name the columns"
+            )
+        parts.append(scaled(values, feature))
         at += width
     return np.concatenate(parts, axis=1)
+
+
+def are_unit(vectors: np.ndarray) -> bool:
+    """Whether vectors (N, 3) have length 1, as far as rounding goes, where a scanner has any (not NaN or zeros)."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    return bool((np.abs(lengths[lengths > 0] - 1) < UNIT_WITHIN).all())

@@ -56,7 +56,10 @@ def split_file(data: bytes) -> tuple[dict[str, Any], bytes]:
         end = 20 + int.from_bytes(data[12:16], "little")
         binary = data[end + 8 : end + 8 + int.from_bytes(data[end : end + 4], "little")]
         data = data[20:end]
-    document = json.loads(plain_text(data))
+    try:
+        document = json.loads(plain_text(data))
+    except json.JSONDecodeError as error:
+        raise ValueError("it is cut short, or no glTF: what should be its JSON is none") from error
     if not str(document.get("asset", {}).get("version", "2")).startswith("2"):
         raise ValueError("it is not of glTF's version 2")
     return document, binary

@@ -25,7 +25,10 @@ def read_obj(data: bytes) -> Shape:
     table = b"\n".join(line[1] for line in vertices).decode("ascii", "replace")
     if not table.strip():
         raise ValueError("it has no vertices (lines that begin with v)")
-    points = np.loadtxt(io.StringIO(table), ndmin=2, usecols=(0, 1, 2), comments=None)
+    try:
+        points = np.loadtxt(io.StringIO(table), ndmin=2, usecols=(0, 1, 2), comments=None)
+    except ValueError as error:
+        raise ValueError("a vertex has fewer than three coordinates, or one that is no number") from error
     if len(points) != len(vertices):
         raise ValueError("a vertex has no coordinates")
     if not faces:

@@ -23,4 +23,6 @@ def read_stl(data: bytes) -> Shape:
         corners = np.array(VERTEX.findall(data)).reshape(-1, 3).astype(np.float64)
         if len(corners) != 3 * len(LOOP.findall(data)):
             raise ValueError(f"it has {len(LOOP.findall(data))} facets, and {len(corners)} corners")
+        if len(corners) == 0 and (b"\0" in data or b"solid" not in data.lower()):
+            raise ValueError("it is no text that begins with solid, and not as long as its number of triangles says")
     return make_shape(corners, np.arange(len(corners)).reshape(-1, 3))

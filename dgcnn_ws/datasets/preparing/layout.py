@@ -133,7 +133,9 @@ def check_nested(source: Path, entries: list[Entry], root: PurePosixPath) -> Non
 
 def describe(entries: list[Entry], root: PurePosixPath) -> str:
     names = sorted({entry.class_name for entry in entries})
-    return f"one class, {names[0]!r}" if names else f"files in {str(root)!r} and no class folder"
+    if names:
+        return f"one class, {names[0]!r}"
+    return "files in no folder" if root == PurePosixPath(".") else f"files in one folder alone, {str(root)!r}"
 
 
 def follow_lists(source: Path, lists: list[PurePosixPath], listing: Listing) -> None:

@@ -130,7 +130,7 @@ def test_obj_by_other_hands() -> None:
         ("f 1 two 3\n", "words where numbers"),
         ("l 1 2 3\n", "drawing of lines"),
         ("cstype bezier\nsurf 0 1 0 1 1 2 3\nend\n", "curved surfaces"),
-        ("v 1 2\n", "columns|column"),
+        ("v 1 2\n", "fewer than three coordinates"),
     ],
 )
 def test_obj_that_is_refused(text: str, message: str) -> None:

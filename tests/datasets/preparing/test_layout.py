@@ -60,7 +60,8 @@ def test_other_layouts(fill: Fill, names: list[str], expected: list[object]) -> 
     ("names", "message"),
     [
         (["a.doc"], "holds no shapes"),
-        (["a/1.off"], "do not fit in"),  # one class only
+        (["1.off"], "found files in no folder"),
+        (["a/1.off"], "found files in one folder alone, 'a'"),
         (["chair/train/1.off", "chair/test/2.off"], "do not fit in"),
         (["train/chair/1.off", "test/chair/2.off"], "found one class, 'chair'"),
         (["a/1.off", "b/left/1.off", "b/left/2.off", "b/right/1.off"], "b/left does not fit in: it holds 2 shapes"),
