@@ -83,7 +83,7 @@ def convert_to_ws_gn(model: nn.Module, groups: int = 32) -> Conversion:
     are their names in the state dict; running statistics are gone. The function changes: train it, from here or anew.
     What follows what is traced (torch.fx); in a module that cannot be traced, a norm is taken to follow the layer of as
     many channels that was registered last before it. What is left is named with the reason: frozen statistics, batch
-    norms called as functions, scripted modules, weights that a hook computes.
+    norms called as functions, scripted modules, weights that a hook computes, depthwise convolutions.
 
         model, report = convert_to_ws_gn(resnet50())
 
@@ -193,7 +193,11 @@ def _obstacle(module: nn.Module, follower: Follower) -> str | None:
         return (
             "transposed: its filters have no fan-in of their own" if transposed else "a subclass, with rules of its own"
         )
-    return "fan-in 1: one weight has no standard deviation" if weight[0].numel() < 2 else None
+    if weight[0].numel() < 2:
+        return "fan-in 1: one weight has no standard deviation"
+    if getattr(module, "groups", 1) > 1 and weight.shape[1] == 1:
+        return "depthwise: standardized, each filter would sum to zero and lose its channel's level"
+    return None
 
 
 def fuse(model: Model) -> Model:

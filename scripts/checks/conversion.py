@@ -1,13 +1,15 @@
 """What conversion is for, in numbers: four kinds of network with BatchNorm at batch 32, and at micro-batch 2.
 
-    python -m scripts.checks.conversion
+    python -m scripts.checks.conversion DeepLab-like
 
-Each is trained from the same weights on the same images three times: as it is, on whole batches of 32; as it is, in
-micro-batches of 2; and converted by `convert_to_ws_gn`, in micro-batches of 2. The optimizer sees 32 images a step in
-all three. Images are drawn here: two coloured rectangles on noise, whose kind, outline and place are to be told.
+Each of those named, or of all four, is trained from the same weights on the same images three times: as it is, on
+whole batches of 32; as it is, in micro-batches of 2; and converted by `convert_to_ws_gn`, in micro-batches of 2. The
+optimizer sees 32 images a step in all three. Images are drawn here: a coloured rectangle on noise, whose kind, outline
+and place are to be told.
 """
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from torch.nn import functional as F
 
 from dgcnn_ws import convert_to_ws_gn
 
-SIZE, BATCH, STEPS, SEEDS = 32, 32, 40, (0, 1)
+SIZE, BATCH = 32, 32
 Targets = dict[str, Tensor]
 
 
@@ -99,7 +101,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "MobileNet-like": (
         lambda: classifier(
             nn.Sequential(
-                conv(3, 16), InvertedResidual(16, 24, 2), InvertedResidual(24, 32, 2), InvertedResidual(32, 64, 2)
+                conv(3, 16),
+                *(InvertedResidual(16, 24, 2), InvertedResidual(24, 32, 2), InvertedResidual(32, 32, 2)),
+                conv(32, 64, 1),
             )
         ),
         "kind",
@@ -123,12 +127,12 @@ def images(count: int, generator: torch.Generator) -> tuple[Tensor, Targets]:
     return x, {"kind": kind, "pixels": pixels}
 
 
-def train(model: nn.Module, target: str, micro_batch: int, seed: int) -> tuple[float, float]:
+def train(model: nn.Module, target: str, micro_batch: int, seed: int, steps: int) -> tuple[float, float]:
     """Return the mean loss of the first and of the last five steps."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9)
     losses = []
-    for _ in range(STEPS):
+    for _ in range(steps):
         x, targets = images(BATCH, generator)
         total = 0.0
         for part, wanted in zip(x.split(micro_batch), targets[target].split(micro_batch), strict=True):
@@ -138,21 +142,31 @@ def train(model: nn.Module, target: str, micro_batch: int, seed: int) -> tuple[f
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total)
-    return sum(losses[:5]) / 5, sum(losses[-5:]) / 5
+    first, last = losses[:5], losses[-5:]
+    return sum(first) / len(first), sum(last) / len(last)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{', '.join(NETWORKS)} (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--steps", type=int, default=40)
+    args = parser.parse_args(argv)
+    if unknown := [name for name in args.networks if name not in NETWORKS]:
+        parser.error(f"no network is called {unknown[0]!r}; there are {', '.join(NETWORKS)}")
     print(
-        f"{STEPS} steps of {BATCH} images, seeds {SEEDS}, torch {torch.__version__}: mean loss, first 5 -> last 5 steps"
+        f"{args.steps} steps of {BATCH} images, seeds {args.seeds}, torch {torch.__version__}: "
+        f"mean loss, first 5 -> last 5 steps"
     )
-    for name, (make, target) in NETWORKS.items():
+    for name in args.networks or NETWORKS:
+        make, target = NETWORKS[name]
         for what, convert, micro_batch in (("BatchNorm", False, 32), ("BatchNorm", False, 2), ("converted", True, 2)):
             found = []
-            for seed in SEEDS:
+            for seed in args.seeds:
                 torch.manual_seed(seed)
                 model = make()
                 model = convert_to_ws_gn(model).model if convert else model
-                found.append(train(model, target, micro_batch, seed))
+                found.append(train(model, target, micro_batch, seed, args.steps))
             cells = ", ".join(f"{first:.3f} -> {last:.3f}" for first, last in found)
             print(f"{name:16} {what:10} micro-batch {micro_batch:2}  {cells}", flush=True)
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-NAMES = ("benchmark_stream", "communication", "fuzz_datasets", "fuzz_files", "gpu_check", "inject_faults")
+NAMES = ("benchmark_stream", "communication", "conversion", "fuzz_datasets", "fuzz_files", "gpu_check", "inject_faults")
 NAMES += ("loops", "normals", "one_import", "peer", "small_sets", "soak")
 
 

@@ -218,6 +218,19 @@ def test_what_is_left_and_why() -> None:
     convert_to_ws_gn(model).model(torch.randn(2, 1, 5, 5))
 
 
+def test_a_depthwise_filter_keeps_its_channels_level() -> None:
+    def first(conv: nn.Module) -> nn.Module:
+        return convert_to_ws_gn(nn.Sequential(conv, nn.BatchNorm2d(8), nn.ReLU())).model[0]  # type: ignore[index]
+
+    depthwise = nn.Conv2d(4, 8, 3, groups=4, bias=False)
+    assert type(first(depthwise)) is nn.Conv2d
+    flat = torch.ones(1, 4, 5, 5)
+    assert torch.equal(first(depthwise)(flat), depthwise(flat))  # standardized it would be zero
+    for conv in (nn.Conv2d(4, 8, 3, groups=2), nn.Conv2d(1, 8, 3)):
+        assert type(first(conv)) is WSConv2d
+    assert "depthwise" in left(nn.Sequential(depthwise, nn.BatchNorm2d(8)))["0"]
+
+
 def test_a_shared_layer_is_standardized_only_where_a_norm_follows_every_call() -> None:
     class Shared(nn.Module):
         def __init__(self, always: bool) -> None:
