@@ -211,8 +211,8 @@ class EdgeConv(EdgeBlock):
             the graph is built on, in place of x. Without idx and pos: the k nearest in x.
         Returns (B, C', N), which lies in memory as (B, N, C'): the next block takes it without a copy.
 
-    Raises InputError for an unknown norm, backend or aggr, too few points for k and dilation, an index outside
-    the cloud, or both idx and pos.
+    Raises InputError for an unknown norm, backend or aggr, x of another shape or type, too few points for k and
+    dilation, an index outside the cloud, or both idx and pos.
     """
 
     def __init__(
@@ -233,13 +233,15 @@ class EdgeConv(EdgeBlock):
         super().__init__(
             in_channels, out_channels, norm, backend, aggr=aggr, groups=groups, act=act, bias=bias, eps=eps
         )
+        if k < 1 or dilation < 1:
+            raise InputError(f"k={k} and dilation={dilation} must be at least 1.")
         self.k, self.dilation = k, dilation
 
     def extra_repr(self) -> str:
         return f"k={self.k}, dilation={self.dilation}, {super().extra_repr()}"
 
     def forward(self, x: Tensor, idx: Tensor | None = None, pos: Tensor | None = None) -> Tensor:
-        ops.check_types(x, self.conv.weight)
+        self._check(x)
         points = x.transpose(1, 2)  # (B, N, C)
         if idx is None:
             idx = ops.knn(points if pos is None else self._coordinates(x, pos), self.k, self.dilation)
@@ -252,6 +254,13 @@ class EdgeConv(EdgeBlock):
             return self.on_edges(edge_features(x, idx))
         (out,) = self.without_edges([EdgeGroup(self.terms(points), idx)], slope)
         return out.transpose(1, 2)
+
+    def _check(self, x: Tensor) -> None:
+        channels = self.conv.weight.shape[1] // 2
+        if x.dim() != 3 or x.shape[1] != channels:
+            turned = " Points come last here: transpose it." if x.dim() == 3 and x.shape[2] == channels else ""
+            raise InputError(f"x is (B, {channels}, N) for this layer; this one has shape {tuple(x.shape)}.{turned}")
+        ops.check_types(x, self.conv.weight)
 
     def _coordinates(self, x: Tensor, pos: Tensor) -> Tensor:
         if pos.dim() != 3 or pos.shape[0] != x.shape[0] or pos.shape[2] != x.shape[2]:

@@ -391,3 +391,11 @@ def test_wrong_arguments_are_refused() -> None:
         EdgeConv(3, 8, norm="in")
     with pytest.raises(InputError, match="backend 'fast' is unknown"):
         EdgeConv(3, 8, backend="fast")
+    for options in ({"k": 0}, {"dilation": 0}):
+        with pytest.raises(InputError, match="must be at least 1"):
+            EdgeConv(3, 8, **options)
+    for wrong in (torch.randn(3, 17), torch.randn(2, 4, 17), torch.randn(1, 2, 3, 17)):
+        with pytest.raises(InputError, match=r"x is \(B, 3, N\) for this layer; this one has shape"):
+            block("gn", "auto")(wrong)
+    with pytest.raises(InputError, match="Points come last here: transpose it"):
+        block("gn", "auto")(torch.randn(2, 17, 3))
