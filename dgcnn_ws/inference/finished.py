@@ -84,10 +84,24 @@ class Finished(Hub, nn.Module):
     def __init__(self, network: nn.Module, recipe: Recipe, frame: Frame, about: dict[str, Any]) -> None:
         super().__init__()
         self.network, self.recipe, self.frame, self.about = network, recipe, frame, about
-        self.class_names: list[str] = about["class_names"]
         self.temperature: float = about.get("temperature", 1.0)
         self.num_points, self.k = recipe.num_points, recipe.k
         self.eval()
+
+    @property
+    def class_names(self) -> list[str]:
+        """What the answers are called, in the order of the logits.
+
+        To set them is to say that the network answers something else than it was trained for: the temperature becomes
+        1, and the scores of its run are forgotten.
+        """
+        names: list[str] = self.about["class_names"]
+        return names
+
+    @class_names.setter
+    def class_names(self, names: Sequence[str]) -> None:
+        self.temperature = 1.0
+        self.about = self.about | {"class_names": list(names), "temperature": 1.0, "results": None}
 
     def extra_repr(self) -> str:
         return f"{len(self.class_names)} classes, {self.num_points} points, {self.frame.says()}"
@@ -151,7 +165,8 @@ class Classifier(Finished):
         Returns:
             A `Prediction` for a file or points (N, 3), else a list of them.
 
-        Raises InputError where something is no shape, or has fewer points than k.
+        Raises InputError where something is no shape, has fewer points than k, or the network, its last layer
+        replaced, has another number of logits than `class_names`.
         """
         answers: list[Prediction] = []
         was_training = self.training
@@ -159,11 +174,25 @@ class Classifier(Finished):
             for batch in batches(self._prepared(inputs, up, num_points), batch_size):
                 clouds = [points for _, points in batch]
                 said = predict(self.network, clouds, self.device, self.temperature)
+                self._check_names(said.probabilities.shape[1])
                 rows = zip(batch, said.probabilities, said.wins, said.features, strict=True)
                 answers += [self._prediction(given, points, *row) for (given, points), *row in rows]
         finally:
             self.train(was_training)
         return answers[0] if is_single(inputs) else answers
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        self._check_names(getattr(self.network.head.layers[-1], "out_features", len(self.class_names)))  # type: ignore
+        super().save_pretrained(save_directory)
+
+    save_pretrained.__doc__ = Hub.save_pretrained.__doc__
+
+    def _check_names(self, logits: int) -> None:
+        if logits != len(self.class_names):
+            raise InputError(
+                f"the network has {logits} logits and {len(self.class_names)} class names. Say what it answers: "
+                "model.class_names = [...]"
+            )
 
     def _prediction(
         self, given: Given, points: np.ndarray, row: np.ndarray, wins: np.ndarray, features: np.ndarray

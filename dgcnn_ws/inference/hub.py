@@ -159,7 +159,8 @@ def scores(about: dict[str, Any]) -> list[str]:
     """Return the card's lines on how good the network is: what the run itself found on its test set."""
     found = about.get("results")
     if not found:
-        return ["Its scores are not known: the checkpoint was taken out of its run's folder, or imported.", ""]
+        why = "the checkpoint was taken out of its run's folder, or imported, or its classes were named anew"
+        return [f"Its scores are not known: {why}.", ""]
     share = "{:.1%}".format
     chosen = "validation" if about["config"]["select"] == "val" else "the test set itself, as papers do"
     rows = [("overall accuracy", found["overall_accuracy"]), ("mean class accuracy", found["mean_class_accuracy"])]

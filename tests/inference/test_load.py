@@ -54,6 +54,20 @@ def test_groups_and_k_come_with_it(run: Path) -> None:
     dgcnn_ws.DGCNN(3, k=5, norm="ws_gn", emb_dims=32, groups=16).load_state_dict(weights)
 
 
+def test_a_new_last_layer_needs_new_names(run: Path, tmp_path: Path) -> None:
+    model = load(run)
+    model.network.head.layers[-1] = torch.nn.Linear(model.network.head.layers[-1].in_features, 2)
+    for use in (lambda: model.predict(clouds(60)), lambda: model.save_pretrained(tmp_path / "for-others")):
+        with pytest.raises(InputError, match="2 logits and 3 class names"):
+            use()
+    model.class_names = ["theirs", "ours"]
+    answer = model.predict(clouds(60)[0])
+    assert set(answer.probabilities) == {"theirs", "ours"} and model.temperature == 1
+    model.save_pretrained(tmp_path / "for-others")
+    assert load(tmp_path / "for-others").predict(clouds(60)[0]).probabilities == answer.probabilities
+    assert "90.0%" not in (tmp_path / "for-others/README.md").read_text()  # the score of the old classes
+
+
 def test_points_as_arrays_tensors_and_lists(run: Path) -> None:
     model, given = load(run), clouds(60, 24, 60, 30)
     answers = model.predict(given)
