@@ -212,7 +212,7 @@ def test_a_package_that_is_not_installed_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "dgcnn_ws.cli.runs", None)  # as Python has it of what cannot be imported
     code, _, err = run(capsys, "runs")
-    assert code == 2 and "dgcnn_ws.cli.runs is not installed. Run make .venv/ready" in err
+    assert code == 2 and "dgcnn_ws.cli.runs is not installed. In a checkout, run pip install" in err
 
 
 def test_unknown_flags_and_help(capsys: pytest.CaptureFixture[str]) -> None:
