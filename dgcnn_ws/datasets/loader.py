@@ -45,7 +45,7 @@ class Loader:
         if drop_last and batch_size > len(dataset):
             raise InputError(
                 f"batch_size={batch_size} is larger than the {len(dataset)} clouds of {dataset.split}, so "
-                f"dropping the incomplete batch leaves nothing; lower --batch-size or keep the last batch."
+                "dropping the incomplete batch leaves nothing; lower --batch-size."
             )
         if seed < 0:
             raise InputError(f"seed={seed} must not be negative.")

@@ -82,12 +82,13 @@ class Report:
         for name in names:
             counts = self.classes.get(name, Counter())
             reasons = [(n, reason) for reason, n in counts.items() if reason not in ("files", *SPLITS)]
-            why = "; ".join(f"{n}: {reason}" for n, reason in reasons)
+            why = [f"{n}: {reason}" for n, reason in reasons]
+            missing = " or ".join(split for split in SPLITS if not counts[split])
             if not counts["files"]:
-                why = "an empty folder"
-            elif not why and min(counts[split] for split in SPLITS) == 0:
-                why = "none for " + " or ".join(split for split in SPLITS if not counts[split])
-            row = f"{name:{width}}  {counts['files']:5}  {counts['train']:5}  {counts['test']:5}  {why}"
+                why = ["an empty folder"]
+            elif missing and name in self.class_names:
+                why.append(f"none for {missing}")
+            row = f"{name:{width}}  {counts['files']:5}  {counts['train']:5}  {counts['test']:5}  {'; '.join(why)}"
             yield row.rstrip()
 
 
@@ -203,7 +204,7 @@ def prepare(source: Path, out: Path, settings: Settings, jobs: int = 1, strict: 
         strict: stop at the first file that cannot be read, instead of leaving it out.
 
     Raises:
-        InputError: the source cannot be used, `out` exists, or a split would be empty.
+        InputError: the source cannot be used, `out` exists, a split would be empty, or train have one class alone.
     """
     if out.exists():
         raise InputError(f"{out} already exists. Choose another --out, or delete it first.")
@@ -261,6 +262,15 @@ def prepare(source: Path, out: Path, settings: Settings, jobs: int = 1, strict: 
                     f"{source} gives no {split} cloud: {len(report.skipped)} files cannot be read. The first: "
                     f"{report.skipped[0]['reason']}"
                 )
+        trained = [name for name in class_names if report.classes[name]["train"]]
+        if len(trained) < 2:
+            first = [
+                f" {len(report.skipped)} files cannot be read. The first: {s['reason']}" for s in report.skipped[:1]
+            ]
+            raise InputError(
+                f"{source} gives train clouds of one class alone, {trained[0]!r}: there is nothing to tell it from."
+                + "".join(first)
+            )
         recorded = vars(settings) | asdict(settings.frame)  # what `read_frame` looks for
         content = {"source": source.name, "settings": recorded, "skipped": report.skipped, "notes": report.notes}
         content |= {"left_out": listing.left_out, "empty_classes": listing.empty, "beside": dict(listing.beside)}

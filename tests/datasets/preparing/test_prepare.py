@@ -164,3 +164,19 @@ def test_a_class_of_one_shape_is_said_to_be_untested(source: Path, tmp_path: Pat
     (copy / "one/1.off").write_bytes((source / "flat/0.off").read_bytes())
     lines = list(prepare(copy, tmp_path / "out", SETTINGS).lines())
     assert lines[2].split(maxsplit=4) == ["one", "1", "1", "0", "none for test"]
+
+
+def test_classes_of_which_no_file_can_be_read(source: Path, tmp_path: Path) -> None:
+    copy = copy_with_damage(source, tmp_path / "copy")
+    (copy / "lost").mkdir()
+    for number in range(2):
+        (copy / "lost" / f"{number}.off").write_text("OFF")
+    lines = list(prepare(copy, tmp_path / "out", SETTINGS).lines())
+    assert lines[2].split(maxsplit=4) == ["lost", "2", "0", "0", "2: cannot be read; none for train or test"]
+    for file in (copy / "tall").iterdir():
+        file.write_text("OFF")
+    for file in (copy / "lost").iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match=r"one class alone, 'flat'.* 10 files cannot be read\. The first: flat/0"):
+        prepare(copy, tmp_path / "none", SETTINGS)
+    assert not (tmp_path / "none").exists()
