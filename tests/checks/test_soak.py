@@ -71,7 +71,7 @@ def test_it_is_told_to_stop_when_its_time_is_over(tmp_path: Path) -> None:
 def test_a_flat_curve_is_flat_and_children_count(code: str, tmp_path: Path) -> None:
     exit_code, found = watched(code, tmp_path)
     assert exit_code == 0
-    assert found["most_mb"] > 50 and abs(found["last_tenth_mb"] - found["first_tenth_mb"]) < 10
+    assert found["most_mb"] > 50 and found["last_tenth_mb"] - found["first_tenth_mb"] < 10  # pages may be taken back
 
 
 def test_files_left_open_show(tmp_path: Path) -> None:

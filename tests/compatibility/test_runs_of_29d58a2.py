@@ -18,12 +18,11 @@ from dgcnn_ws.cli import main
 NORMS = ("ws_gn", "bn", "ws_bcn")
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("old")
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
     with tarfile.open(Path(__file__).with_name("runs_29d58a2.tar.xz")) as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "runs"
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "runs"
 
 
 @pytest.mark.parametrize("norm", NORMS)
