@@ -46,9 +46,8 @@ def take_over(model: nn.Module, recipe: Recipe, class_names: list[str], part_nam
     for name in NETWORK:
         if ours[name] != theirs[name]:
             flag = f"--{name.replace('_', '-')}"
-            raise InputError(
-                f"--from {path} is a network of {flag} {theirs[name]}, not {ours[name]}: leave {flag} out."
-            )
+            is_of = f"of {flag} {theirs[name]}" if theirs[name] else f"without {flag}"
+            raise InputError(f"--from {path} is a network {is_of}, not {ours[name] or 'without'}: leave {flag} out.")
     new = new_layers(model, recipe, class_names != their_classes, part_names != content.get("part_names", []))
     drawn = {name: value for name, value in model.state_dict().items() if name.startswith(new)}
     model.load_state_dict(network.state_dict() | drawn)
