@@ -1,6 +1,8 @@
 """A set of three classes so easy that a network learns it within seconds, in ModelNet's layout."""
 
+import os
 import signal
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -10,6 +12,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+# torch's compiler does not tell code for one width of vectors from code for another in its cache.
+CACHE = Path(tempfile.gettempdir(), f"torchinductor_{os.getuid()}_{torch.backends.cpu.get_cpu_capability().split()[0]}")
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(CACHE)
 
 # Commands that a shell runs in the background are started deaf to Ctrl-C, and so would be all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
