@@ -262,7 +262,7 @@ def test_a_full_disk_leaves_no_half_written_file(train: list[object], tmp_path: 
     assert done.returncode == 2, done.stderr
     assert "error: " in done.stderr and "File too large" in done.stderr and "Traceback" not in done.stderr
     left = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith("events")}
-    assert left == {"claim", "config.json", "failure.json", "metrics.jsonl"}
+    assert left == {"claim", "claim.1", "config.json", "failure.json", "metrics.jsonl"}
     assert (tmp_path / "run/metrics.jsonl").read_text() == ""
 
 
