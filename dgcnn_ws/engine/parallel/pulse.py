@@ -1,7 +1,7 @@
 """Whether the other processes of a run live: a machine that is cut off ends no connection."""
 
+import atexit
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -28,8 +28,11 @@ class Pulse:
         self.store, self.rank, self.hosts = store, rank, hosts
         self.silent = [0] * len(hosts)  # beats since each was last heard of
         self.end: Callable[[str], None] | None = None
-        for task in (self._exchange, self._judge):
-            threading.Thread(target=task, daemon=True).start()
+        self.over = threading.Event()
+        self.threads = [threading.Thread(target=task, daemon=True) for task in (self._exchange, self._judge)]
+        for thread in self.threads:
+            thread.start()
+        atexit.register(self._stop)
 
     @contextmanager
     def watching(self, end: Callable[[str], None]) -> Iterator[None]:
@@ -45,11 +48,17 @@ class Pulse:
         finally:
             self.end = None
 
+    def _stop(self) -> None:
+        """End both threads: Python must not end while one of them is inside torch, which would abort the process."""
+        self.over.set()
+        for thread in self.threads:
+            thread.join(2 * BEAT + 1)
+
     def _exchange(self) -> None:
         names = [f"pulse/{rank}" for rank in range(len(self.hosts))]
         heard: Sequence[bytes] = [b""] * len(names)
         beat = 0
-        while True:
+        while not self.over.is_set():
             beat += 1
             try:
                 self.store.set(names[self.rank], str(beat))
@@ -62,11 +71,10 @@ class Pulse:
                 if value != heard[rank]:
                     self.silent[rank] = 0
             heard = values
-            time.sleep(BEAT)
+            self.over.wait(BEAT)
 
     def _judge(self) -> None:
-        while True:
-            time.sleep(BEAT)
+        while not self.over.wait(BEAT):
             self.silent = [beats + 1 for beats in self.silent]
             lost = [rank for rank, beats in enumerate(self.silent) if beats > SILENCE and rank != self.rank]
             if lost and self.end is not None:

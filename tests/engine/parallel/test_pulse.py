@@ -1,5 +1,7 @@
 """A process that is cut off is noticed, and named by one that is left."""
 
+import subprocess
+import sys
 import time
 from datetime import timedelta
 
@@ -35,3 +37,24 @@ def test_of_three_the_silent_one_is_named_by_the_first(monkeypatch: pytest.Monke
             time.sleep(0.01)
     words = dict(said)
     assert words[1] == "" and "process 2 (on node3), counted from 0" in words[0] and "--resume" in words[0]
+
+
+def test_a_process_ends_well_in_the_middle_of_a_beat() -> None:
+    """A thread that is inside torch when Python ends would end all with "terminate called" and a signal."""
+    code = """
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from torch.distributed import PrefixStore, TCPStore
+from dgcnn_ws.engine.parallel import pulse
+pulse.BEAT = 1e-4
+server = TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=1), wait_for_workers=False)
+for rank in range(3):
+    store = TCPStore("127.0.0.1", server.port, None, False, timedelta(seconds=1))
+    pulse.Pulse(PrefixStore("try", store), rank, ["node"] * 3)
+time.sleep(0.2)
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
