@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dgcnn_ws.inference.scoring import Judgement
 
 
+FOR_CLASSIFIERS = ("rotate", "re_estimate", "corrupt", "twins", "labels", "csv", "reliability", "gallery")
+
+
 @dataclass(frozen=True)
 class Arguments:
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
@@ -219,13 +222,13 @@ def corruptions(args: Arguments, recipe: "Recipe", clouds: "LabelledClouds") -> 
     """
     from dgcnn_ws.datasets import HDF5Clouds, StreamedClouds
     from dgcnn_ws.datasets.corrupt import STRENGTHS, CorruptedClouds
-    from dgcnn_ws.datasets.looking.census import stored_points
+    from dgcnn_ws.datasets.hdf5 import fewest_points
     from dgcnn_ws.engine.task import TASKS
 
     if not args.corrupt:
         return []
     if isinstance(clouds, HDF5Clouds | StreamedClouds):  # of all that is stored, then as many as the network sees
-        whole = replace(recipe, num_points=min(map(stored_points, clouds.files)))
+        whole = replace(recipe, num_points=fewest_points(clouds.files))
         clouds = TASKS[recipe.task].load(whole, args.split, args.data_root)
     found = []
     for kind in kinds_of(args.corrupt):
@@ -273,21 +276,9 @@ def main(arguments: list[str]) -> None:
         if args.num_points < recipe.k:
             raise InputError(f"--num-points {args.num_points} is below the {recipe.k} neighbours of this network.")
         recipe = replace(recipe, num_points=args.num_points)
-    for_classifiers = (
-        args.rotate != "none",
-        args.re_estimate,
-        args.corrupt,
-        args.twins,
-        args.labels,
-        args.csv,
-        args.reliability,
-        args.gallery,
-    )
-    if recipe.task == "segment" and any(for_classifiers):
-        only = (
-            "--rotate, --re-estimate, --corrupt, --twins, --labels, --csv, --reliability, --gallery are for classifiers"
-        )
-        raise InputError(f"{args.checkpoint} segments clouds into parts; {only}.")
+    if recipe.task == "segment" and any(getattr(args, name) not in (None, False, "none") for name in FOR_CLASSIFIERS):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in FOR_CLASSIFIERS)
+        raise InputError(f"{args.checkpoint} segments clouds into parts; {flags} are for classifiers.")
     task = TASKS[recipe.task]
     dataset = task.load(recipe, args.split, args.data_root)
     if dataset.class_names != class_names:

@@ -8,7 +8,7 @@ uint8 (n, 1); maybe `normal` (n, points, 3), as ModelNet40's published files, `c
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,15 @@ def check_file(path: Path, num_points: int, in_memory: bool = True, features: Se
             raise InputError(f"{path} stores {data.shape[1]} points a cloud; lower --num-points from {num_points}.")
         point_arrays(file, features, in_memory)
         return int(data.shape[0])
+
+
+def fewest_points(files: Iterable[Path]) -> int:
+    """The points that every cloud in files has, of which `check_file` lets each pass."""
+    counts = []
+    for path in files:
+        with open_hdf5(path) as file:
+            counts.append(int(own_dataset(file, "data", "f").shape[1]))
+    return min(counts)
 
 
 def read_clouds(

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from dgcnn_ws.datasets import LabelledClouds, PartClouds, find_dataset, load_dataset, load_parts, stream_dataset
 from dgcnn_ws.datasets.frame import features_in
-from dgcnn_ws.datasets.hdf5 import list_files
-from dgcnn_ws.datasets.looking.census import stored_points
+from dgcnn_ws.datasets.hdf5 import fewest_points, list_files
 from dgcnn_ws.engine.parallel.processes import ALONE, Processes
 from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.scoring.evaluation import Scores, evaluate
@@ -34,7 +33,7 @@ class Classification:
         if not recipe.redraw:
             return self.load(recipe, split)
         files = list_files(find_dataset(recipe.dataset).locate(recipe.data_root), "train")
-        return self.load(replace(recipe, num_points=min(map(stored_points, files))), split)
+        return self.load(replace(recipe, num_points=fewest_points(files)), split)
 
     def answer_names(self, dataset: LabelledClouds) -> list[str]:
         """Return the name of each of the network's outputs."""

@@ -94,8 +94,9 @@ class Run:
             self.folder = RunFolder(folder, recipe, resume, self.processes)
             self.train_set, self.select_set, test_set = splits or load_splits(recipe)
             self.test_set = test_set if test else None
+            self.fingerprint = self.train_set.fingerprint()
             if resume:
-                check_data(folder, self.train_set.fingerprint())
+                check_data(folder, self.fingerprint)
             self.loader = Loader(
                 self.train_set, recipe.batch_size, self.device, shuffle=True, drop_last=True, seed=recipe.seed
             )
@@ -136,15 +137,14 @@ class Run:
         with self.processes.together():
             if resume and (folder / "last.pt").exists():
                 self.state.restore(folder / "last.pt", recipe)
-        most, least = self.processes.largest(self.progress.step, -self.progress.step)
-        with self.processes.together():
-            if most != -least:
-                raise InputError(f"the processes of this run find different files in {folder}. Let all share it.")
-        data = int(self.train_set.fingerprint()[:12], 16)
-        most, least = self.processes.largest(data, -data)
-        with self.processes.together():
-            if most != -least:
-                raise InputError("the processes of this run read different training data. Let all read the same.")
+        for number, differ in (
+            (self.progress.step, f"find different files in {folder}. Let all share it."),
+            (int(self.fingerprint[:12], 16), "read different training data. Let all read the same."),
+        ):
+            most, least = self.processes.largest(number, -number)
+            with self.processes.together():
+                if most != -least:
+                    raise InputError(f"the processes of this run {differ}")
 
     @property
     def progress(self) -> Progress:
@@ -166,7 +166,7 @@ class Run:
         state, progress, loader, processes = self.state, self.progress, self.loader, self.processes
         epochs = self.recipe.epochs or 0
         with processes.together():
-            self.folder.open(self.train_set.fingerprint(), self.device, state)
+            self.folder.open(self.fingerprint, self.device, state)
         with (
             stop_requests() as requests,
             open_display(self.folder.path, self.recipe, state, processes.first, self.quiet) as display,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -34,7 +34,7 @@ def paired_difference(ours: list[np.ndarray], theirs: list[np.ndarray], seed: in
     means = np.array([gain.mean() for gain in gains])
     mean = float(means.mean())
     if len(gains) > 1:
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(gains) - 1) * means.std(ddof=1) / len(gains) ** 0.5)
+        half = float(special.stdtrit(len(gains) - 1, (1 + CONFIDENCE) / 2) * means.std(ddof=1) / len(gains) ** 0.5)
         return Difference(mean, mean - half, mean + half, "seeds")
     count = len(gains[0])
     # Drawing clouds with replacement is drawing how many of them are lost, equal and won.

@@ -72,7 +72,7 @@ def kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def baseline_accuracy(train: LabelledClouds, asked: LabelledClouds) -> float:
     """Return the share of the clouds of `asked` that the classical method names rightly after those of `train`."""
     num_points = min(train.num_points, asked.num_points)
-    (known, labels), (questions, right) = (_chosen(clouds, num_points) for clouds in (train, asked))
+    (known, labels), (questions, right) = (some_clouds(clouds, num_points) for clouds in (train, asked))
     return float((answers(describe(known), labels, describe(questions)) == right).mean())
 
 
@@ -82,7 +82,8 @@ def baseline_words(accuracy: float, count: int, split: str) -> str:
     return f"classical baseline (distances between points, no network): {accuracy:.1%} of the {count} {place} clouds"
 
 
-def _chosen(clouds: LabelledClouds, num_points: int) -> tuple[np.ndarray, np.ndarray]:
+def some_clouds(clouds: LabelledClouds, num_points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first points (n, num_points, 3) and labels (n,) of clouds, of more than `MOST` a random choice."""
     order = torch.randperm(len(clouds), generator=torch.Generator().manual_seed(0))[:MOST]
     points = np.concatenate([part[:, :num_points, :3].numpy() for part in clouds.read(order.split(CHUNK))])
     return points, clouds.labels[order].numpy()

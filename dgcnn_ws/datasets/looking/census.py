@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dgcnn_ws.datasets.hdf5 import check_file, list_files, open_hdf5, own_dataset, read_class_names, read_clouds
+from dgcnn_ws.datasets.hdf5 import check_file, fewest_points, list_files, read_class_names, read_clouds
 from dgcnn_ws.datasets.modelnet import validation_mask
 
 STORED = ("train", "test")  # the splits that have files; validation is drawn from train
@@ -34,19 +34,13 @@ def read_stored(folder: Path) -> tuple[dict[str, StoredSplit], list[str]]:
     class_names = read_class_names(folder)
     files = {split: list_files(folder, split) for split in STORED}
     counts = {path: check_file(path, 1) for split in STORED for path in files[split]}
-    num_points = min(stored_points(path) for path in counts)
+    num_points = fewest_points(counts)
     splits = {}
     for split in STORED:
         points, labels = read_clouds(files[split], num_points, class_names)
         places = [f"{path.name}[{row}]" for path in files[split] for row in range(counts[path])]
         splits[split] = StoredSplit(points, labels, places)
     return splits, class_names
-
-
-def stored_points(path: Path) -> int:
-    """Points of each cloud in a file that `check_file` let pass."""
-    with open_hdf5(path) as file:
-        return int(own_dataset(file, "data", "f").shape[1])
 
 
 def count_classes(splits: dict[str, StoredSplit], class_names: list[str]) -> dict[str, dict[str, int]]:

@@ -3,19 +3,14 @@
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from dgcnn_ws.datasets.hdf5 import list_files
-from dgcnn_ws.datasets.looking.baseline import CHUNK, baseline_accuracy, baseline_words
-from dgcnn_ws.datasets.looking.census import stored_points
+from dgcnn_ws.datasets.hdf5 import fewest_points, list_files
+from dgcnn_ws.datasets.looking.baseline import baseline_accuracy, baseline_words, some_clouds
 from dgcnn_ws.datasets.looking.headings import Rotation, rotate_for
 from dgcnn_ws.datasets.modelnet import LabelledClouds
 from dgcnn_ws.datasets.stream import StreamedClouds
 from dgcnn_ws.errors import InputError
 
 MOST_POINTS = 1024  # of each cloud
-MOST_CLOUDS = 2048  # whose headings are looked at
 UNEVEN = 10  # times as many clouds in one class as in another
 HEADINGS = {
     "none": "the shapes of a class face one way: --rotate none, where new ones will face that way too",
@@ -46,12 +41,9 @@ def uneven(train: LabelledClouds) -> list[str]:
 
 def read_split(folder: Path, split: str) -> StreamedClouds:
     """Return a split of a layout folder with up to `MOST_POINTS` of the points that every cloud has."""
-    counts = [stored_points(path) for path in list_files(folder, "train")]
-    return StreamedClouds(folder, split, min(*counts, MOST_POINTS))
+    return StreamedClouds(folder, split, min(fewest_points(list_files(folder, "train")), MOST_POINTS))
 
 
 def suited_rotation(train: LabelledClouds) -> Rotation:
     """Return what `--rotate` suits the clouds, see `rotate_for`."""
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:MOST_CLOUDS]
-    points = np.concatenate([part.numpy() for part in train.read(order.split(CHUNK))])
-    return rotate_for(points, train.labels[order].numpy())
+    return rotate_for(*some_clouds(train, train.num_points))

@@ -193,6 +193,11 @@ def write_lines(path: Path, lines: list[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
+def unread(report: Report) -> str:
+    """Return a sentence on the files that cannot be read, of which there are some."""
+    return f"{len(report.skipped)} files cannot be read. The first: {report.skipped[0]['reason']}"
+
+
 def prepare(source: Path, out: Path, settings: Settings, jobs: int = 1, strict: bool = False) -> Report:
     """Write the shapes of `source` as a folder in the HDF5 layout, complete or not at all.
 
@@ -258,18 +263,12 @@ def prepare(source: Path, out: Path, settings: Settings, jobs: int = 1, strict: 
         for split, writer in writers.items():
             writer.flush()
             if not writer.files:
-                raise InputError(
-                    f"{source} gives no {split} cloud: {len(report.skipped)} files cannot be read. The first: "
-                    f"{report.skipped[0]['reason']}"
-                )
+                raise InputError(f"{source} gives no {split} cloud: {unread(report)}")
         trained = [name for name in class_names if report.classes[name]["train"]]
         if len(trained) < 2:
-            first = [
-                f" {len(report.skipped)} files cannot be read. The first: {s['reason']}" for s in report.skipped[:1]
-            ]
             raise InputError(
                 f"{source} gives train clouds of one class alone, {trained[0]!r}: there is nothing to tell it from."
-                + "".join(first)
+                + (f" {unread(report)}" if report.skipped else "")
             )
         recorded = vars(settings) | asdict(settings.frame)  # what `read_frame` looks for
         content = {"source": source.name, "settings": recorded, "skipped": report.skipped, "notes": report.notes}

@@ -82,13 +82,6 @@ def connect(name: str, up: bool) -> None:
     ip("link", "set", port(name), "up" if up else "down")
 
 
-def throttle(name: str, rate: str) -> None:
-    """Let a machine send and receive at most so much, such as `100mbit`."""
-    limit = ["root", "tbf", "rate", rate, "burst", "64kb", "latency", "100ms"]
-    subprocess.run(["tc", "qdisc", "replace", "dev", port(name), *limit], check=True)
-    subprocess.run(["tc", "-n", space(name), "qdisc", "replace", "dev", "eth0", *limit], check=True)
-
-
 def port(name: str) -> str:
     return f"cloud{name}"
 
