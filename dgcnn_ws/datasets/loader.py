@@ -26,6 +26,8 @@ class Loader:
         shuffle: draw each epoch's order at random.
         drop_last: leave out a last batch that is smaller than `batch_size`.
         seed: non-negative, decides every epoch's order.
+        mine: places (m,) int64 in a batch, where each of several processes has its own: of clouds that are streamed no
+            others are read, and zeros stand for them. Needs `drop_last`. Default: all.
 
     Raises:
         InputError: no batch can be formed, or `seed` is negative.
@@ -39,6 +41,7 @@ class Loader:
         shuffle: bool = False,
         drop_last: bool = False,
         seed: int = 0,
+        mine: Tensor | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size} holds no cloud; choose at least 1.")
@@ -55,6 +58,7 @@ class Loader:
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.seed = seed
+        self.mine = mine
         storage = torch.device("cpu")
         self.points: Tensor | None = None
         if isinstance(dataset, PointClouds):
@@ -83,7 +87,7 @@ class Loader:
             raise InputError(f"epoch={epoch} must not be negative.")
         if not 0 <= start <= len(self):
             raise InputError(f"start={start} lies outside the {len(self)} batches of an epoch.")
-        return self.batches(self.order(epoch), start)
+        return self.batches(self.order(epoch), range(start, len(self)))
 
     def order(self, epoch: int) -> Tensor:
         """The permutation (n,) int64 on CPU in which an epoch visits the clouds."""
@@ -94,24 +98,31 @@ class Loader:
         mixed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
         return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
-    def batches(self, order: Tensor, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, numbers: range) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of these numbers of an epoch that visits clouds in this order."""
         order = order.to(self.targets.device)
 
         def chosen(batch: int) -> Tensor:
             return order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
-        numbers = range(start, len(self))
-        wanted, clouds = map(chosen, numbers), self.points
-        for batch, points in zip(
-            numbers,
-            self.dataset.read(wanted) if clouds is None else (clouds[rows] for rows in wanted),
-            strict=True,
-        ):
+        for batch, points in zip(numbers, self.clouds(map(chosen, numbers)), strict=True):
             targets = self.targets[chosen(batch)]
             if points.device.type != self.device.type:
                 points = points.pin_memory().to(self.device, non_blocking=True)
                 targets = targets.pin_memory().to(self.device, non_blocking=True)
             yield points, targets
+
+    def clouds(self, wanted: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Yield the clouds (b, num_points, C) of each of the `wanted` (b,) indices."""
+        if self.points is not None:
+            yield from (self.points[rows] for rows in wanted)
+        elif self.mine is None:
+            yield from self.dataset.read(wanted)
+        else:
+            for own in self.dataset.read(rows[self.mine] for rows in wanted):
+                points = own.new_zeros(self.batch_size, *own.shape[1:])
+                points[self.mine] = own
+                yield points
 
 
 def fits(points: Tensor, device: torch.device) -> bool:

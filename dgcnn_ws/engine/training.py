@@ -97,9 +97,10 @@ class Run:
             self.fingerprint = self.train_set.fingerprint()
             if resume:
                 check_data(folder, self.fingerprint)
-            self.loader = Loader(
-                self.train_set, recipe.batch_size, self.device, shuffle=True, drop_last=True, seed=recipe.seed
-            )
+            size = recipe.batch_size // self.processes.count
+            self.micro_batch = min(recipe.micro_batch or size, size)
+            mine = self.processes.share(torch.arange(recipe.batch_size), self.micro_batch)
+            self.loader = Loader(self.train_set, recipe.batch_size, self.device, True, True, recipe.seed, mine)
         self.baseline: float | None = None  # a classical method's accuracy on what selects, where it was asked
         self.class_weights = class_weights(recipe, self.train_set, self.device)
         turns_normals = "normals" in self.train_set.features
@@ -215,9 +216,8 @@ class Run:
             group["lr"] = learning_rate(recipe, step, len(self.loader))
         points = self.augment(points, step)  # all at once, so that the micro-batch does not change what is drawn
         torch.manual_seed(seed_of(recipe.seed, step, DROPOUT + processes.rank))
-        size = min(recipe.micro_batch or recipe.batch_size, recipe.batch_size // processes.count)
-        points, targets = (processes.share(part, size) for part in (points, targets))
-        micro_batches = zip(points.transpose(1, 2).split(size), targets.split(size), strict=True)
+        points, targets = (processes.share(part, self.micro_batch) for part in (points, targets))
+        micro_batches = zip(*(part.split(self.micro_batch) for part in (points.transpose(1, 2), targets)), strict=True)
         with one_update(self.model, processes.total if processes.count > 1 else None):
             for cloud, target in micro_batches:
                 self.accumulate(cloud, target)
@@ -272,10 +272,11 @@ class Run:
         return self.optimizer.param_groups[0]["lr"]
 
     def show_samples(self, display: Display) -> None:
-        """Show the first clouds of the first step, as they are stored and as the network sees them."""
+        """Show this process's first clouds of the first step, as they are stored and as the network sees them."""
         points, _ = next(self.loader.epoch(0))
-        labels = self.train_set.labels[self.loader.order(0)]
-        display.samples(points, self.augment(points, 0), labels, self.train_set.class_names)
+        mine = self.loader.mine
+        labels = self.train_set.labels[self.loader.order(0)[mine]]
+        display.samples(points[mine], self.augment(points, 0)[mine], labels, self.train_set.class_names)
 
     def score_epoch(self, display: Display) -> None:
         """Score the selection split, show it, and keep the checkpoints."""

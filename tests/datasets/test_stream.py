@@ -62,6 +62,21 @@ def test_an_epoch_goes_on_at_any_batch(many: Path, start: int) -> None:
     assert all(torch.equal(a[0], b[0]) for a, b in zip(rest, found, strict=True))
 
 
+def test_of_several_processes_each_reads_its_own_clouds_alone(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clouds = stream_dataset("modelnet40", many, "train", POINTS, BUFFER)
+    filled: list[int] = []
+    fill = clouds._fill
+    monkeypatch.setattr(clouds, "_fill", lambda *args: filled.append(len(points := fill(*args))) or points)
+    shares = [torch.tensor(places) for places in ([0, 1, 4], [2, 3, 5])]
+    whole, *parts = (
+        [points for points, _ in Loader(clouds, 6, "cpu", True, True, 3, mine).epoch(1, 2)] for mine in (None, *shares)
+    )
+    for batch, *own in zip(whole, *parts, strict=True):
+        assert torch.equal(batch, sum(own, torch.zeros(())))
+        assert all(torch.equal(batch[mine], points[mine]) for mine, points in zip(shares, own, strict=True))
+    assert sum(filled) == 2 * 6 * len(whole)  # once by whoever reads all, and once by the two together
+
+
 def test_every_cloud_comes_once(many: Path) -> None:
     _, stream = pair(many)
     stream = Loader(stream.dataset, 7, shuffle=True)

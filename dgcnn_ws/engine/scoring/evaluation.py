@@ -167,7 +167,9 @@ def predictions(
     model.eval()
     normals = "normals" in dataset.features
     copies = scaled_copies(dataset, votes, seed) if rotate == "none" else turned_copies(rotate, votes, normals)
-    for batch, (points, targets) in processes.turns(enumerate(Loader(dataset, batch_size, device))):
+    loader = Loader(dataset, batch_size, device)
+    mine = range(len(loader))[processes.rank :: processes.count]
+    for batch, (points, targets) in zip(mine, loader.batches(loader.order(0), mine), strict=True):
         clouds = slice(batch * batch_size, (batch + 1) * batch_size)
         probabilities = torch.zeros((), device=device)
         for copy in copies(points, clouds):

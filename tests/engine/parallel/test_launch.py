@@ -159,6 +159,7 @@ def test_one_process_goes_on_as_two(
     with pytest.raises(Interrupted):
         run.train()
     arguments = [str(ROOT / "main.py"), "train", "--resume", "--out", str(tmp_path), "--name", "run"]
+    arguments += ["--stream"] if starter == "srun" else []  # each its own share, to the same batches
     first, second = start_two(starter, arguments, clean_environment)
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert "best.pt on test" in first.stdout and not second.stdout and not second.stderr
