@@ -151,11 +151,12 @@ def preempt(bench: Bench, job: Job) -> None:
 
 
 def shorten(bench: Bench, job: Job) -> None:
-    """Its time limit becomes a minute, less than its signal's two; once it waits again, it has none."""
-    restarts = job.Restarts
+    """Its time limit becomes a minute, less than its signal's two; then it has none, or is told so if it was faster."""
+    restarts, epochs = job.Restarts, job.epochs()
     job.cluster.ask("scontrol", "update", f"JobId={job.number}", "TimeLimit=1")
     job.wait(lambda: job.Restarts != restarts or job.JobState in ENDED, "out of time")
     job.cluster.ask("scontrol", "update", f"JobId={job.number}", "TimeLimit=UNLIMITED")
+    job.wait(lambda: job.epochs() > epochs or job.JobState in ENDED, "training")
 
 
 def unplug(bench: Bench, job: Job) -> None:
@@ -184,12 +185,13 @@ def break_once(bench: Bench, job: Job, kind: str) -> str:
     job.wait(lambda: job.Restarts != restarts or job.JobState in ENDED, "started again or ended")
     if job.JobState == "COMPLETED":
         return ""
-    if job.Restarts != restarts:
+    if job.Restarts != restarts and job.JobState not in ENDED:
         return GOES_ON
     # A run's only process says nothing when it is killed; srun does.
-    errors = re.findall(r"^error: .*" if job.nodes > 1 else r"task 0: Killed", job.log.read_text()[said:], re.MULTILINE)
-    if len(errors) != 1 or "Traceback" in job.log.read_text()[said:]:
-        raise Lost(f"{job.JobState}: {job.log.read_text()[said:][-600:]}")
+    news = job.log.read_text()[said:]
+    errors = re.findall(r"^error: .*" if job.nodes > 1 else r"^error: .*|task 0: Killed", news, re.MULTILINE)
+    if len(errors) != 1 or "Traceback" in news:
+        raise Lost(f"{job.JobState}: {news[-600:]}")
     job.cluster.ask("scontrol", "requeue", job.number)
     return TOLD
 
