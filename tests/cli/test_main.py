@@ -107,6 +107,9 @@ def test_compare_makes_a_table_and_pictures(
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     assert run(capsys, *command)[0] == 0  # a second time: nothing is trained again
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
+    tables = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").glob("study.*")}
+    assert run(capsys, *command)[0] == 0  # a third time: nor is the table, which would say the same, written again
+    assert tables == {path: path.stat().st_mtime_ns for path in (tmp_path / "study").glob("study.*")}
     code, _, err = run(capsys, *command, "--lr", 0.5)  # finished runs of other settings are not taken for these
     assert code == 2 and "was started with --lr 0.001, not 0.5" in err
     (tmp_path / "study/bn-bn-mb8-seed0/results.json").write_text('{"seconds"')

@@ -75,6 +75,8 @@ def _take(folder: Path, locked: bool) -> Path | None:
             file.write(_here())
     except FileExistsError:
         return None
+    if _last(folder)[0] != number + 1:  # the listing was an old one, as network file systems keep them for a while
+        return None
     for old in range(1, number):
         (folder / f"claim.{old}").unlink(missing_ok=True)
     return mine

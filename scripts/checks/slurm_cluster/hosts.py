@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from scripts.checks.slurm_cluster.cable import lay
+
 BRIDGE = "cloudbr"
 NETWORK = "10.203.7"  # of addresses; the bridge itself has none
 HEAD = "head"
+JUMBO = "9000"  # bytes of the largest frame of a cable of ours
 
 
 def names(nodes: int) -> list[str]:
@@ -33,19 +36,30 @@ def space(name: str) -> str:
     return f"cloud-{name}"
 
 
-def make(nodes: int) -> None:
-    """Make the machines; each knows the others by name."""
-    table = "127.0.0.1 localhost\n" + "".join(f"{NETWORK}.{i + 1} {name}\n" for i, name in enumerate(names(nodes)))
+def make(nodes: int, rate: float | None = None, delay: float = 0.0) -> None:
+    """Make the machines; each knows the others by name.
+
+    Args:
+        nodes: beside the head.
+        rate: bytes/s of each one's cable; None: as fast as this machine is.
+        delay: seconds of each one's cable, in each direction; needs a rate.
+    """
+    table = "127.0.0.1 localhost\n" + "".join(f"{address(name)} {name}\n" for name in names(nodes))
     ip("link", "add", BRIDGE, "type", "bridge")
     ip("link", "set", BRIDGE, "up")
-    for number, name in enumerate(names(nodes), start=1):
+    for name in names(nodes):
         files = Path("/etc/netns", space(name))
         files.mkdir(parents=True, exist_ok=True)
         (files / "hosts").write_text(table)
         ip("netns", "add", space(name))
-        ip("link", "add", port(name), "type", "veth", "peer", "name", "eth0", "netns", space(name))
+        if rate is None:
+            ip("link", "add", port(name), "type", "veth", "peer", "name", "eth0", "netns", space(name))
+        else:
+            lay(port(name), "cloudend", rate, delay)
+            ip("link", "set", "cloudend", "netns", space(name), "name", "eth0", "mtu", JUMBO)
+            ip("link", "set", port(name), "mtu", JUMBO)
         ip("link", "set", port(name), "master", BRIDGE, "up")
-        for words in (f"addr add {NETWORK}.{number}/24 dev eth0", "link set eth0 up", "link set lo up"):
+        for words in (f"addr add {address(name)}/24 dev eth0", "link set eth0 up", "link set lo up"):
             ip("-n", space(name), *words.split())
 
 
@@ -80,6 +94,11 @@ def pids_of(name: str, word: str) -> list[str]:
 def connect(name: str, up: bool) -> None:
     """Plug a machine's cable in, or pull it out."""
     ip("link", "set", port(name), "up" if up else "down")
+
+
+def address(name: str) -> str:
+    """Return the address of a machine of `make`."""
+    return f"{NETWORK}.{int(name.removeprefix('node') if name != HEAD else 0) + 1}"
 
 
 def port(name: str) -> str:

@@ -90,10 +90,23 @@ def test_where_locks_do_not_reach_one_of_two_takes_what_was_lost(
     monkeypatch.setattr(claims.fcntl, "flock", lambda file, how: None)
     monkeypatch.setattr(claims, "SILENCE", -1.0)  # both have seen it silent
     (tmp_path / "claim.1").write_text("node7 an-id-of-its-boot")
-    found = claims._last(tmp_path)
-    monkeypatch.setattr(claims, "_last", lambda folder: found)  # and neither yet what the other does
+    listed = claims._last
+    old = listed(tmp_path)
+    seen = [old, None, old]  # neither sees yet what the other does, but by what it makes itself
+    monkeypatch.setattr(claims, "_last", lambda folder: (seen.pop(0) if seen else None) or listed(folder))
     with claim(tmp_path) as first, claim(tmp_path) as second:
         assert first and not second
+
+
+def test_a_listing_that_is_an_old_one_gives_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed, old = claims._last, (1, tmp_path / "claim.1")
+    monkeypatch.setattr(claims, "SILENCE", -1.0)
+    old[1].write_text("node7 an-id-of-its-boot")
+    (tmp_path / "claim.9").write_text("node8 another-id")  # which lives; those between are gone
+    seen = [old]
+    monkeypatch.setattr(claims, "_last", lambda folder: seen.pop() if seen else listed(folder))
+    with claim(tmp_path) as mine:
+        assert not mine
 
 
 def test_a_holder_that_was_taken_for_lost_ends_before_it_writes(tmp_path: Path) -> None:

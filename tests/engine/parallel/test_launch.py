@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import torch
 
@@ -114,8 +116,12 @@ def end_another_process(
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
-def start_two(starter: str, arguments: list[str], environment: dict[str, str]) -> Iterator[Any]:
-    """Start two processes as SLURM's srun does, or one on each of two machines by hand; yield them as they ended."""
+def start_two(starter: str, arguments: list[str], environment: dict[str, str], *more: str) -> Iterator[Any]:
+    """Start two processes as SLURM's srun does, or one on each of two machines by hand; yield them as they ended.
+
+    Args:
+        more: arguments of the second alone.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -128,7 +134,7 @@ def start_two(starter: str, arguments: list[str], environment: dict[str, str]) -
     ranks = ("SLURM_PROCID", "SLURM_LOCALID") if starter == "srun" else ("NODE_RANK",)
     processes = [
         subprocess.Popen(
-            [sys.executable, *arguments],
+            [sys.executable, *arguments, *(more if rank == "1" else ())],
             env=environment | told | dict.fromkeys(ranks, rank),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -168,6 +174,28 @@ def test_one_process_goes_on_as_two(
     assert results["last"]["num_clouds"] == 11 == sum(map(sum, results["last"]["confusion"]))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2] and {line["num_clouds"] for line in lines} == {3}
+
+
+@pytest.mark.parametrize("different", ["training data", "files"])
+def test_machines_with_other_data_or_another_folder_are_told_so(
+    recipe: Recipe, easy_root: Path, tmp_path: Path, clean_environment: dict[str, str], different: str
+) -> None:
+    if different == "files":
+        Run(recipe, tmp_path / "run", quiet=True).train()
+        (tmp_path / "run/results.json").unlink()
+        shutil.copytree(tmp_path / "run", tmp_path / "other/run")
+        (tmp_path / "other/run/last.pt").unlink()
+        more = ["--out", str(tmp_path / "other")]
+    else:
+        shutil.copytree(easy_root, tmp_path / "data")
+        with h5py.File(next((tmp_path / "data").rglob("*train*.h5")), "r+") as file:
+            file["data"][0, 0] = 0.5
+        more = ["--data-root", str(tmp_path / "data")]
+    resume = ["--resume"] if different == "files" else []
+    first, second = start_two("srun", command(recipe, tmp_path / "run", *resume), clean_environment, *more)
+    assert first.returncode == second.returncode == 2, first.stderr + second.stderr
+    assert first.stderr.count("error: ") == 1 and not second.stderr
+    assert "the processes of this run" in first.stderr and f"different {different}" in first.stderr
 
 
 @pytest.mark.parametrize("rank", [0, 1])
