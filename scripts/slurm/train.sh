@@ -9,6 +9,7 @@ case $(squeue --noheader --jobs "$SLURM_JOB_ID" --format %l) in
 esac
 name=$1
 shift
+if [ -e "runs/$name/results.json" ]; then exit 0; fi # by a node that SLURM had given up
 if [ -e "runs/$name/config.json" ]; then set -- --resume "$@"; fi
 srun python main.py train --name "$name" "$@"
 code=$?

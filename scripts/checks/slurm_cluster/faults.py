@@ -160,10 +160,14 @@ def shorten(bench: Bench, job: Job) -> None:
 
 
 def unplug(bench: Bench, job: Job) -> None:
-    """The cable of one of its nodes is out, until SLURM has given the node up."""
+    """The cable of one of its nodes is out, until SLURM has given the node up and what runs there has ended.
+
+    Where the cable is back sooner, a run of one node still trains, and SLURM drains the node for its "duplicate".
+    """
     name, restarts = job.node(bench.rng), job.Restarts
     hosts.connect(name, up=False)
     job.wait(lambda: job.Restarts != restarts or job.JobState in ENDED, "given up by SLURM")
+    job.wait(lambda: not hosts.pids_of(name, "main.py"), "ended where it was lost")
     hosts.connect(name, up=True)
 
 
