@@ -85,7 +85,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise InputError(f"{path} is missing; restore it from the data set's archive.")
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:  # network file systems may have none: "No locks available"
             yield file
     except InputError:
         raise

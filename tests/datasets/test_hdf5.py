@@ -1,5 +1,6 @@
 """One split's files: the order they are read in, and refusal of every kind of bad file."""
 
+import fcntl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def refused(root: Path) -> str:
         ModelNet40(root, "test", num_points=4)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def test_no_lock_is_asked_for(root: Path) -> None:
+    """Where a lock cannot be had, as on NFS without its daemon, or from another who holds it."""
+    path = next((root / FOLDER).glob("*train*.h5"))
+    with open(path, "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="lock"):
+            h5py.File(path, "r")
+        assert len(ModelNet40(root, "train", num_points=4)) > 0
 
 
 def test_missing_listed_file(root: Path) -> None:

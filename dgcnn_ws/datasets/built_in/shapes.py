@@ -106,7 +106,7 @@ def write_shapes(folder: Path) -> None:
 
 def write_files(folder: Path) -> None:
     for split in PER_CLASS:
-        with h5py.File(folder / f"ply_data_{split}0.h5", "w") as file:
+        with h5py.File(folder / f"ply_data_{split}0.h5", "w", locking=False) as file:
             for name, array in generate(split).items():
                 file.create_dataset(name, data=array)
         (folder / f"{split}_files.txt").write_text(f"ply_data_{split}0.h5\n")

@@ -172,7 +172,7 @@ class SplitWriter:
             return
         points, labels, names = zip(*self.clouds, strict=True)
         stem = f"ply_data_{self.split}{len(self.files)}"
-        with h5py.File(self.folder / f"{stem}.h5", "w") as file:
+        with h5py.File(self.folder / f"{stem}.h5", "w", locking=False) as file:
             stacked, at = np.stack(points), 3
             file.create_dataset("data", data=stacked[:, :, :3])
             for feature in self.features:
