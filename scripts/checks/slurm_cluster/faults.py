@@ -191,9 +191,9 @@ def break_once(bench: Bench, job: Job, kind: str) -> str:
         return ""
     if job.Restarts != restarts and job.JobState not in ENDED:
         return GOES_ON
-    # A run's only process says nothing when it is killed; srun does.
+    # A run's first process, which speaks for all, says nothing when it is killed; srun does.
     news = job.log.read_text()[said:]
-    errors = re.findall(r"^error: .*" if job.nodes > 1 else r"^error: .*|task 0: Killed", news, re.MULTILINE)
+    errors = re.findall(r"^error: .*|task 0: Killed", news, re.MULTILINE)
     if len(errors) != 1 or "Traceback" in news:
         raise Lost(f"{job.JobState}: {news[-600:]}")
     job.cluster.ask("scontrol", "requeue", job.number)
