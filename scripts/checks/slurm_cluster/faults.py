@@ -155,6 +155,8 @@ def shorten(bench: Bench, job: Job) -> None:
     restarts, epochs = job.Restarts, job.epochs()
     job.cluster.ask("scontrol", "update", f"JobId={job.number}", "TimeLimit=1")
     job.wait(lambda: job.Restarts != restarts or job.JobState in ENDED, "out of time")
+    if job.JobState in ENDED:  # before its time was up
+        return
     job.cluster.ask("scontrol", "update", f"JobId={job.number}", "TimeLimit=UNLIMITED")
     job.wait(lambda: job.epochs() > epochs or job.JobState in ENDED, "training")
 
