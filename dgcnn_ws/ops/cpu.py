@@ -212,8 +212,8 @@ def column_moments_backward(
 
 
 def mean_act(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
-    """Return the mean (B, C) over the points of leaky_relu(scale * y + shift)."""
-    return mean_act_parts(y, scale, shift, negative_slope)[:, 0].contiguous().to(y.dtype)
+    """Return the mean (B, C) over the points of leaky_relu(scale * y + shift), in the type of sums."""
+    return mean_act_parts(y, scale, shift, negative_slope)[:, 0].contiguous()
 
 
 def mean_act_parts(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:

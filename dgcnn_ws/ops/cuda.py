@@ -179,14 +179,14 @@ def column_moments_backward(
 
 
 def mean_act(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
-    """Return the mean (B, C) over the points of leaky_relu(scale * y + shift)."""
+    """Return the mean (B, C) over the points of leaky_relu(scale * y + shift), in the type of sums."""
     y, (batch, num_points, channels) = y.contiguous(), y.shape
     tiles, grid, sides = _blocks(y, channels, TILE)
     sums = y.new_empty(batch, tiles, channels, dtype=compute_dtype(y))
     inputs = y, scale.contiguous(), shift.contiguous(), None, sums
     shape = num_points, channels, tiles
     _launch(channel_tiles.affine_forward, grid, *inputs, *shape, SLOPE=negative_slope, **sides)
-    return (sums.sum(1, dtype=torch.float64) / num_points).to(y.dtype)
+    return (sums.sum(1, dtype=torch.float64) / num_points).to(sums.dtype)
 
 
 def mean_act_backward(

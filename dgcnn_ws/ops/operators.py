@@ -207,7 +207,7 @@ def mean_act(
     if link is None:
         return _kernels_for(y).mean_act(y, scale, shift, negative_slope), scale.new_empty(0)
     parts = _kernels_for(y).mean_act_parts(y, scale, shift, negative_slope)
-    return parts[:, 0].contiguous().to(y.dtype, copy=len(parts) < 2), parts
+    return parts[:, 0].clone(memory_format=torch.contiguous_format), parts
 
 
 @mean_act.register_fake
@@ -216,7 +216,7 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     shape = (y.shape[0], y.shape[2])
     parts = scale.new_empty(0) if link is None else _outputs(y, (shape[0], 3, shape[1]))[0]
-    return y.new_empty(shape), parts
+    return _outputs(y, shape)[0], parts
 
 
 @operator("dgcnn_ws::mean_act_backward")

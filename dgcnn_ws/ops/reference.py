@@ -134,8 +134,8 @@ def column_moments_backward(
 
 
 def mean_act(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:
-    """Return the mean (B, C) over the points of leaky_relu(scale * y + shift)."""
-    return F.leaky_relu(_affine(y, scale, shift), negative_slope).mean(1).to(y.dtype)
+    """Return the mean (B, C) over the points of leaky_relu(scale * y + shift), in the type of sums."""
+    return F.leaky_relu(_affine(y, scale, shift), negative_slope).mean(1)
 
 
 def mean_act_parts(y: Tensor, scale: Tensor, shift: Tensor, negative_slope: float) -> Tensor:

@@ -49,6 +49,18 @@ def test_is_convolution_norm_activation_pooling(word: str, backend: str) -> None
     torch.testing.assert_close(out[:, 12:], y.mean(2))
 
 
+@pytest.mark.parametrize("backend", ["reference", "fused"])
+def test_autocast_keeps_of_the_means_what_clouds_differ_by(backend: str) -> None:
+    """A head that takes off what all clouds have in common, as `est` does, has nothing else."""
+    module, x = block("ws_gn", backend, torch.float32), features(torch.float32, batch=64)
+    module.norm.bias.data.fill_(50)
+    expected = module(x)[:, 12:]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = module(x)
+    assert out.dtype == torch.float32 and 50 / expected.std(0).median() > 100
+    assert ((out[:, 12:] - expected).std(0) / expected.std(0)).median() < 0.2  # rounded themselves: 0.66
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("mean_pool", [True, False])

@@ -91,7 +91,7 @@ def test_half_precision_computes_in_float32(dtype, choice):
         (gradient,) = torch.autograd.grad(sum(t.float().sum() for t in edge_aggregate(x, idx, sign)), x)
         (expected,) = torch.autograd.grad(sum(t.sum() for t in edge_aggregate(wide, idx, sign)), wide)
         torch.testing.assert_close(gradient, expected.to(dtype), rtol=2e-2, atol=2e-2)
-        assert network(x).dtype == dtype
+        assert network(x).dtype == torch.float32  # its means are not rounded
 
 
 @pytest.mark.parametrize("choice", ["auto", "torch"])
