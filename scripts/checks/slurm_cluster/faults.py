@@ -25,7 +25,7 @@ from scripts.checks.slurm_cluster import hosts
 from scripts.checks.slurm_cluster.cluster import Cluster
 
 SETTINGS = ["--dataset", "modelnet10", "--device", "cpu", "--num-points", "32", "--k", "5", "--emb-dims", "32"]
-SETTINGS += ["--batch-size", "6", "--epochs", "40", "--lr", "1e-3"]
+SETTINGS += ["--batch-size", "6", "--epochs", "150", "--lr", "1e-3"]
 PATIENCE = 300.0  # seconds after which a job counts as hanging
 HELD = "launch_failed_requeued_held"
 ATTEMPTS = 3  # to start a job that SLURM fails
