@@ -29,7 +29,7 @@ KINDS = {
     "a host that cannot be reached": f"MASTER_ADDR=10.203.7.99 {HERE}",
     "a port in use": f"MASTER_PORT={PORT} {HERE}",
     "processes of two versions": f"if [ $SLURM_PROCID = 1 ]; then cd other; fi; {HERE}",
-    "one that never comes": f"if [ $SLURM_PROCID = 1 ]; then exec sleep 100; fi; {HERE}",
+    "one that never comes": f"if [ $SLURM_PROCID = 1 ]; then exec sleep 55; fi; {HERE}",
     "other training data": f"{HERE}$SLURM_PROCID",
     "other run folders": f"{HERE} --resume --out runs$SLURM_PROCID",
 }

@@ -1,7 +1,7 @@
 """`python -m scripts.checks.slurm_cluster.efficiency`: what talking costs on slow links, measured.
 
 1, 2 and 3 machines of `hosts`, one process and one thread each, take optimizer steps of today's DGCNN on 48 clouds of
-1,024 points together. Linux, as root, and while no cluster of `slurm_cluster` runs: the machines are the same.
+256 points together. Linux, as root, and while no cluster of `slurm_cluster` runs: the machines are the same.
 """
 
 import json
@@ -33,7 +33,7 @@ LINKS = {  # bits/s, and seconds from machine to machine
     "100 Mbit/s": (1e8, 0.0),
     "100 Mbit/s, 1 ms": (1e8, 1e-3),
 }
-BATCH = 48  # clouds
+BATCH, POINTS = 48, 256  # clouds, and points of each
 PORT = "29700"
 COLLECTIVES, BYTES = 3, 7.26e6  # of a step of `ws_gn`, as docs/SCALE.md has them
 WARM_UP = 2  # steps
@@ -43,7 +43,7 @@ WARM_UP = 2  # steps
 class Arguments:
     steps: int = 7
     """Steps of each kind, of which the median is told."""
-    micro_batches: tuple[int, ...] = (16, 2)
+    micro_batches: tuple[int, ...] = (8,)
     """Clouds in a forward pass."""
     measure: Path | None = None
     """Be one of the machines' processes, with the clouds in this folder (what the script gives itself)."""
@@ -54,9 +54,15 @@ def measure(args: Arguments, folder: Path) -> None:
     nodes = int(os.environ["NODES"])
     (micro_batch,) = args.micro_batches
     recipe = Recipe(
-        dataset="modelnet40", data_root=folder, device="cpu", batch_size=BATCH, micro_batch=micro_batch, devices=1,
+        dataset="modelnet40",
+        data_root=folder,
+        device="cpu",
+        num_points=POINTS,
+        batch_size=BATCH,
+        micro_batch=micro_batch,
+        devices=1,
         nodes=nodes,
-    )  # fmt: skip
+    )
     run = Run(complete(recipe), folder / "run", quiet=True)
     run.model.train()
     points, labels = next(run.loader.epoch(0))
@@ -117,7 +123,7 @@ def main() -> None:
     hosts.require("ip", "unshare")
     rows = [["link", "hosts", "micro-batch", "s a step", "s of talk", "computed", "could be hidden"]]
     with tempfile.TemporaryDirectory() as folder:
-        write_random_clouds(Path(folder), 2 * BATCH, 40, 1024)
+        write_random_clouds(Path(folder), 2 * BATCH, 40, POINTS)
         for link, (rate, delay) in LINKS.items():
             hosts.remove()
             hosts.make(3, rate and rate / 8, delay / 2)  # two cables from machine to machine
