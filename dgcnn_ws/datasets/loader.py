@@ -30,7 +30,7 @@ class Loader:
             others are read, and zeros stand for them. Needs `drop_last`. Default: all.
 
     Raises:
-        InputError: no batch can be formed, or `seed` is negative.
+        InputError: no batch can be formed, `seed` is negative, or `mine` is given without `drop_last`.
     """
 
     def __init__(
@@ -50,6 +50,8 @@ class Loader:
                 f"batch_size={batch_size} is larger than the {len(dataset)} clouds of {dataset.split}, so "
                 "dropping the incomplete batch leaves nothing; lower --batch-size."
             )
+        if mine is not None and not drop_last:
+            raise InputError("mine are places of whole batches; set drop_last.")
         if seed < 0:
             raise InputError(f"seed={seed} must not be negative.")
         self.dataset = dataset

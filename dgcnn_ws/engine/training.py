@@ -282,7 +282,8 @@ class Run:
         """Score the selection split, show it, and keep the checkpoints."""
         state, progress = self.state, self.progress
         if state.average is not None and self.recipe.task == "classify":
-            state.average.measure(self.train_set, self.recipe.num_points, self.device)
+            with self.processes.together():  # it reads clouds
+                state.average.measure(self.train_set, self.recipe.num_points, self.device)
         # Batch norm's running statistics are each process's own.
         for model in dict.fromkeys((self.model, state.result)):
             self.processes.take_from_first(model)

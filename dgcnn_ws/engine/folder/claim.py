@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from dgcnn_ws.engine.folder.checkpoint import read_json, write_json
 from dgcnn_ws.engine.stopping import Interrupted
@@ -37,13 +38,7 @@ def claim(folder: Path) -> Iterator[bool]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "claim"
     with open(path, "a") as file:
-        locked = True
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            locked = False
-        except OSError:  # a file system without locks
-            pass
+        locked = _lock(file, fcntl.LOCK_EX)
         # A file that was unlinked meanwhile (`sole`) locks nothing.
         still = path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
         mine = _take(folder, locked) if still else None
@@ -61,13 +56,28 @@ def claim(folder: Path) -> Iterator[bool]:
                 claimed.truncate()
 
 
-def _take(folder: Path, locked: bool) -> Path | None:
-    """Make the next of the folder's claims and return it; None where another process holds the last, or was faster."""
+def _lock(file: IO[str], how: int) -> bool | None:
+    """Return whether the lock was had; None on a file system without locks, where signs of life alone decide."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _take(folder: Path, locked: bool | None) -> Path | None:
+    """Make the next of the folder's claims and return it; None where another process holds the last, or was faster.
+
+    Args:
+        locked: of `_lock`.
+    """
     number, last = _last(folder)
-    if last is None or not _foreign(last):
-        if not locked:
+    if last is not None and (locked is None or _foreign(last)):
+        if not is_quiet(last):
             return None
-    elif not is_quiet(last):
+    elif locked is False:
         return None
     mine = folder / f"claim.{number + 1}"
     try:
@@ -84,15 +94,15 @@ def _take(folder: Path, locked: bool) -> Path | None:
 
 def _show_life(mine: Path, over: threading.Event) -> None:
     while not over.wait(BEAT):
-        if _last(mine.parent)[0] > int(mine.suffix[1:]):
-            print(
-                f"\nerror: another process has taken {mine.parent} over, since this one gave no sign of life for "
-                f"{SILENCE:.0f} s.",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(TAKEN)  # before it writes
-        with suppress(OSError):
+        with suppress(OSError):  # of a network file system, for a moment
+            if _last(mine.parent)[0] > int(mine.suffix[1:]):
+                print(
+                    f"\nerror: another process has taken {mine.parent} over, since this one gave no sign of life for "
+                    f"{SILENCE:.0f} s.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(TAKEN)  # before it writes
             os.utime(mine)
 
 
@@ -117,8 +127,15 @@ def _foreign(claimed: Path) -> bool:
         return False
 
 
+def _by_signs(folder: Path, last: Path) -> bool:
+    """Whether signs of life alone say if a folder's last claim is held: another machine's, or one without locks."""
+    with suppress(OSError), open(folder / "claim") as file:
+        return _lock(file, fcntl.LOCK_SH) is None or _foreign(last)
+    return False
+
+
 def is_quiet(claimed: Path) -> bool:
-    """Whether another machine's claim was let go, or seen untouched for SILENCE; at first sight it lives."""
+    """Whether a claim was let go, or seen untouched for SILENCE; at first sight it lives."""
     try:
         with open(claimed) as file:  # over NFS, opening looks at the server's
             stamp = os.fstat(file.fileno()).st_mtime_ns
@@ -136,12 +153,12 @@ def is_quiet(claimed: Path) -> bool:
 def sole(folder: Path) -> Iterator[None]:
     """Hold the run in `folder` while the block lasts; leaves no folder behind where the block makes no run in it.
 
-    Waits for another machine's process to show life, which may have been lost.
+    Waits for a process that may have been lost to show life, where that alone tells.
 
     Raises InputError where another process holds it.
     """
     _, last = _last(folder)
-    patience = SILENCE + BEAT if last is not None and _foreign(last) else GLANCE
+    patience = SILENCE + BEAT if last is not None and _by_signs(folder, last) else GLANCE
     deadline = time.monotonic() + patience
     while True:
         with claim(folder) as mine:
@@ -174,23 +191,23 @@ def wait_for_turn(folder: Path) -> Iterator[None]:
 def is_claimed(folder: Path) -> bool:
     """Whether a process holds the run in `folder`; changes nothing there.
 
-    Another machine's counts as long as its last sign of life is no older than SILENCE, by both clocks.
+    Where signs of life alone tell, one counts as long as the last is no older than SILENCE, by both clocks.
     """
     try:
         with open(folder / "claim") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            locked = _lock(file, fcntl.LOCK_SH)
         _, last = _last(folder)
-        return last is not None and _foreign(last) and abs(time.time() - last.stat().st_mtime) < SILENCE
-    except BlockingIOError:
-        return True
-    except OSError:  # never claimed, not ours to read, or a file system without locks
+        if locked is False or last is None or not (locked is None or _foreign(last)):
+            return locked is False
+        return last.read_text() != FREE and abs(time.time() - last.stat().st_mtime) < SILENCE
+    except OSError:  # never claimed, or not ours to read
         return False
 
 
 def is_free(folder: Path) -> bool:
     """Whether the run in `folder` may be claimed now; asked again and again, it notices a machine that was lost."""
     _, last = _last(folder)
-    return is_quiet(last) if last is not None and _foreign(last) else not is_claimed(folder)
+    return is_quiet(last) if last is not None and _by_signs(folder, last) else not is_claimed(folder)
 
 
 @contextmanager

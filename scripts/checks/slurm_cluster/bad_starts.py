@@ -29,7 +29,7 @@ KINDS = {
     "a host that cannot be reached": f"MASTER_ADDR=10.203.7.99 {HERE}",
     "a port in use": f"MASTER_PORT={PORT} {HERE}",
     "processes of two versions": f"if [ $SLURM_PROCID = 1 ]; then cd other; fi; {HERE}",
-    "one that never comes": f"if [ $SLURM_PROCID = 1 ]; then exec sleep 55; fi; {HERE}",
+    "one that never comes": f"if [ $SLURM_PROCID = 1 ]; then exec sleep 600; fi; {HERE}",
     "other training data": f"{HERE}$SLURM_PROCID",
     "other run folders": f"{HERE} --resume --out runs$SLURM_PROCID",
 }
@@ -69,7 +69,7 @@ def main() -> int:
     rows, failed = [["what is wrong", "ends with", "s", "what it says"]], False
     path = f"PATH={Path(sys.executable).parent}:/usr/bin:/bin"
     for kind, script in KINDS.items():
-        command = ["env", path, "OMP_NUM_THREADS=1", "srun", "--nodes", "2", "--ntasks-per-node", "1"]
+        command = ["env", path, "OMP_NUM_THREADS=1", "srun", "--wait", "15", "--nodes", "2", "--ntasks-per-node", "1"]
         command += ["--chdir", str(work), "sh", "-c", script.replace("$0", " ".join(SETTINGS))]
         begun = time.monotonic()
         done = subprocess.run(

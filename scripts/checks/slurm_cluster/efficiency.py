@@ -35,7 +35,7 @@ LINKS = {  # bits/s, and seconds from machine to machine
 }
 BATCH, POINTS = 48, 256  # clouds, and points of each
 PORT = "29700"
-COLLECTIVES, BYTES = 3, 7.26e6  # of a step of `ws_gn`, as docs/SCALE.md has them
+BYTES = 7.234e6  # of the gradients of `ws_gn`, which travel in one collective
 WARM_UP = 2  # steps
 
 
@@ -72,7 +72,7 @@ def measure(args: Arguments, folder: Path) -> None:
         nonlocal head_done
         head_done = time.perf_counter()
 
-    # When this one's gradient is there, those of all that follows it are: seven bytes of eight.
+    # When this one's gradient is there, those of all that follows it are: nineteen bytes of twenty.
     assert isinstance(run.model, DGCNN)
     run.model.global_feature.conv.weight.register_post_accumulate_grad_hook(note)
     add_gradients = run.processes.add_gradients
@@ -132,7 +132,7 @@ def main() -> None:
                     for micro_batch in args.micro_batches:
                         found = ask(args, nodes, micro_batch, Path(folder))
                         moved = 2 * (1 - 1 / nodes) * BYTES
-                        talk = COLLECTIVES * delay + (moved * 8 / rate if rate else 0)
+                        talk = delay + (moved * 8 / rate if rate else 0)
                         row = [link, f"{nodes}", f"{micro_batch}", *(f"{found[name]:.3f}" for name in ("step", "talk"))]
                         rows.append([*row, f"{talk:.3f}", f"{min(found['hidden'], found['talk']):.3f}"])
                         print(rows[-1], file=sys.stderr, flush=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 import tyro
 
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.text_table import markdown
 from scripts.checks.inject_faults.bench import ROOT, Lost, write_clouds
 from scripts.checks.inject_faults.outcome import differs, outcome
 from scripts.checks.slurm_cluster import hosts
@@ -38,6 +39,8 @@ class Arguments:
     """The cluster's, which is running."""
     count: int = 12
     """Faults of each kind."""
+    nodes: tuple[int, ...] = (2, 3, 1)
+    """Nodes of the runs, one run after the other."""
     only: str = ""
     """Kinds, with commas between. Default: all."""
     seed: int = 0
@@ -199,6 +202,7 @@ KINDS: dict[str, tuple[str, Callable[[Bench, Job], None]]] = {
     "cable": ("a node's cable pulled until SLURM gives it up", unplug),
 }
 GOES_ON, TOLD = "went on by itself", "one sentence, then `scontrol requeue`"
+BY_HAND = "SLURM held or failed it, `scontrol` started it"
 
 
 def break_once(bench: Bench, job: Job, kind: str) -> str:
@@ -228,14 +232,16 @@ def main(arguments: list[str]) -> int:
     lost, trial = [], 0
     while left.total():
         trial += 1
-        job = bench.submit(1 + trial % bench.cluster.nodes, f"trial{trial}")
+        job = bench.submit(args.nodes[(trial - 1) % len(args.nodes)], f"trial{trial}")
         done: list[str] = []
         try:
             while left.total() and len(done) < 8 and job.train(bench, 2):
-                kind = bench.rng.choice(sorted(left.elements()))
+                kind, before = bench.rng.choice(sorted(left.elements())), bench.by_hand
                 done.append(kind)
                 how = break_once(bench, job, kind)
                 if how:
+                    job.train(bench, 1)
+                    how = BY_HAND if bench.by_hand > before else how
                     hows[kind][how] += 1
                     left[kind] -= 1
                     print(f"{time.strftime('%T')} run {trial} on {job.nodes}: {kind}: {how}", file=sys.stderr)
@@ -248,10 +254,20 @@ def main(arguments: list[str]) -> int:
             print(lost[-1], file=sys.stderr)
             left[done[-1] if done else next(iter(left))] -= 1
             subprocess.run(hosts.on(hosts.HEAD, ["scancel", job.number]), env=bench.cluster.environment(), check=False)
-    print(f"| what was done | how often | {GOES_ON} | {TOLD} |\n|---|---|---|---|")
-    for kind, counts in hows.items():
-        print(f"| {KINDS[kind][0]} | {counts.total()} | {counts[GOES_ON]} | {counts[TOLD]} |")
-    print(f"\n{bench.by_hand} times SLURM held or failed a job after a lost node, and `scontrol` started it")
+    ways = (GOES_ON, TOLD, BY_HAND)
+    print(
+        "\n".join(
+            markdown(
+                [
+                    ["what was done", "how often", *ways],
+                    *(
+                        [KINDS[kind][0], f"{counts.total()}", *(f"{counts[way]}" for way in ways)]
+                        for kind, counts in hows.items()
+                    ),
+                ]
+            )
+        )
+    )
     print(f"\n{trial} runs, of which {len(lost)} were lost", *lost, sep="\n")
     return 1 if lost else 0
 

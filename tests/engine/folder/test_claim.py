@@ -1,5 +1,6 @@
 """A run's folder belongs to one process at a time, and remembers why its run failed."""
 
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -107,6 +108,48 @@ def test_a_listing_that_is_an_old_one_gives_no_claim(tmp_path: Path, monkeypatch
     monkeypatch.setattr(claims, "_last", lambda folder: seen.pop() if seen else listed(folder))
     with claim(tmp_path) as mine:
         assert not mine
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])
+def test_without_locks_signs_of_life_decide_on_one_machine_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def flock(file: object, how: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    now = [100.0]
+    monkeypatch.setattr(claims.fcntl, "flock", flock)
+    monkeypatch.setattr(claims.time, "monotonic", lambda: now[0])
+    with claim(tmp_path) as first:
+        assert first and is_claimed(tmp_path) and not is_free(tmp_path)
+        now[0] += claims.SILENCE - 1
+        with claim(tmp_path) as second:
+            assert not second
+    assert not is_claimed(tmp_path) and is_free(tmp_path)
+    (tmp_path / "claim.2").write_text(claims._here())  # of a process that was killed
+    assert is_claimed(tmp_path) and not is_free(tmp_path)
+    monkeypatch.setattr(claims.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    with sole(tmp_path):  # waits until that is sure
+        (tmp_path / "config.json").write_text("{}")
+    assert now[0] > 100 + claims.SILENCE
+
+
+def test_an_error_of_the_file_system_does_not_end_the_signs_of_life(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from dgcnn_ws.engine.folder import claim as claims\n"
+        "listed, broken = claims._last, [1, 1]\n"
+        "def last(folder):\n"
+        "    if threads() and broken: broken.pop(); raise OSError(5, 'Input/output error')\n"
+        "    return listed(folder)\n"
+        "import threading; threads = lambda: threading.current_thread() is not threading.main_thread()\n"
+        "claims.BEAT, claims._last = 0.01, last\n"
+        "with claims.claim(Path(sys.argv[1])):\n"
+        "    while broken: time.sleep(0.01)\n"
+        "    (Path(sys.argv[1]) / 'claim.2').write_text('node7')\n"
+        "    time.sleep(600)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == claims.TAKEN
 
 
 def test_a_holder_that_was_taken_for_lost_ends_before_it_writes(tmp_path: Path) -> None:
