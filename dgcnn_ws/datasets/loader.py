@@ -3,7 +3,7 @@
 In memory they are index selections on the device; from files they are read ahead by a thread (stream.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ class Loader:
         mixed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
         return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
-    def batches(self, order: Tensor, numbers: range) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, numbers: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of these numbers of an epoch that visits clouds in this order."""
         order = order.to(self.targets.device)
 

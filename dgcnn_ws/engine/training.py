@@ -99,8 +99,15 @@ class Run:
                 check_data(folder, self.fingerprint)
             size = recipe.batch_size // self.processes.count
             self.micro_batch = min(recipe.micro_batch or size, size)
-            mine = self.processes.share(torch.arange(recipe.batch_size), self.micro_batch)
-            self.loader = Loader(self.train_set, recipe.batch_size, self.device, True, True, recipe.seed, mine)
+            self.loader = Loader(
+                self.train_set,
+                recipe.batch_size,
+                self.device,
+                shuffle=True,
+                drop_last=True,
+                seed=recipe.seed,
+                mine=self.share(torch.arange(recipe.batch_size)) if self.processes.count > 1 else None,
+            )
         self.baseline: float | None = None  # a classical method's accuracy on what selects, where it was asked
         self.class_weights = class_weights(recipe, self.train_set, self.device)
         turns_normals = "normals" in self.train_set.features
@@ -216,7 +223,7 @@ class Run:
             group["lr"] = learning_rate(recipe, step, len(self.loader))
         points = self.augment(points, step)  # all at once, so that the micro-batch does not change what is drawn
         torch.manual_seed(seed_of(recipe.seed, step, DROPOUT + processes.rank))
-        points, targets = (processes.share(part, self.micro_batch) for part in (points, targets))
+        points, targets = self.share(points), self.share(targets)
         micro_batches = zip(*(part.split(self.micro_batch) for part in (points.transpose(1, 2), targets)), strict=True)
         with one_update(self.model, processes.total if processes.count > 1 else None):
             for cloud, target in micro_batches:
@@ -240,6 +247,10 @@ class Run:
         self.sums += torch.stack([loss.detach(), correct])
 
     # --- its parts ---
+
+    def share(self, batch: Tensor) -> Tensor:
+        """Return this process's part of a batch (B, ...): see `Processes.share`."""
+        return self.processes.share(batch, self.micro_batch)
 
     def augment(self, points: Tensor, step: int) -> Tensor:
         """Return the clouds (B, N, 3) as the network sees them in this step."""
@@ -274,9 +285,9 @@ class Run:
     def show_samples(self, display: Display) -> None:
         """Show this process's first clouds of the first step, as they are stored and as the network sees them."""
         points, _ = next(self.loader.epoch(0))
-        mine = self.loader.mine
-        labels = self.train_set.labels[self.loader.order(0)[mine]]
-        display.samples(points[mine], self.augment(points, 0)[mine], labels, self.train_set.class_names)
+        labels = self.train_set.labels[self.loader.order(0)[: len(points)]]
+        stored, seen, labels = map(self.share, (points, self.augment(points, 0), labels))
+        display.samples(stored, seen, labels, self.train_set.class_names)
 
     def score_epoch(self, display: Display) -> None:
         """Score the selection split, show it, and keep the checkpoints."""

@@ -74,8 +74,8 @@ def _take(folder: Path, locked: bool | None) -> Path | None:
         locked: of `_lock`.
     """
     number, last = _last(folder)
-    if last is not None and (locked is None or _foreign(last)):
-        if not is_quiet(last):
+    if (told := _by_signs(locked, last)) is not None:
+        if not is_quiet(told):
             return None
     elif locked is False:
         return None
@@ -127,11 +127,18 @@ def _foreign(claimed: Path) -> bool:
         return False
 
 
-def _by_signs(folder: Path, last: Path) -> bool:
-    """Whether signs of life alone say if a folder's last claim is held: another machine's, or one without locks."""
-    with suppress(OSError), open(folder / "claim") as file:
-        return _lock(file, fcntl.LOCK_SH) is None or _foreign(last)
-    return False
+def _by_signs(locked: bool | None, last: Path | None) -> Path | None:
+    """Return the last claim if signs of life alone say whether it is held: another machine's, or one without locks."""
+    return last if last is not None and (locked is None or _foreign(last)) else None
+
+
+def _look(folder: Path) -> tuple[bool | None, Path | None]:
+    """Return whether a folder's lock is free now (None: no locks), and its last claim; changes nothing there."""
+    try:
+        with open(folder / "claim") as file:
+            return _lock(file, fcntl.LOCK_SH), _last(folder)[1]
+    except OSError:  # never claimed, or not ours to read
+        return True, None
 
 
 def is_quiet(claimed: Path) -> bool:
@@ -157,8 +164,7 @@ def sole(folder: Path) -> Iterator[None]:
 
     Raises InputError where another process holds it.
     """
-    _, last = _last(folder)
-    patience = SILENCE + BEAT if last is not None and _by_signs(folder, last) else GLANCE
+    patience = GLANCE if _by_signs(*_look(folder)) is None else SILENCE + BEAT
     deadline = time.monotonic() + patience
     while True:
         with claim(folder) as mine:
@@ -193,21 +199,20 @@ def is_claimed(folder: Path) -> bool:
 
     Where signs of life alone tell, one counts as long as the last is no older than SILENCE, by both clocks.
     """
+    locked, last = _look(folder)
+    if locked is False or (told := _by_signs(locked, last)) is None:
+        return locked is False
     try:
-        with open(folder / "claim") as file:
-            locked = _lock(file, fcntl.LOCK_SH)
-        _, last = _last(folder)
-        if locked is False or last is None or not (locked is None or _foreign(last)):
-            return locked is False
-        return last.read_text() != FREE and abs(time.time() - last.stat().st_mtime) < SILENCE
-    except OSError:  # never claimed, or not ours to read
+        return told.read_text() != FREE and abs(time.time() - told.stat().st_mtime) < SILENCE
+    except OSError:  # gone meanwhile
         return False
 
 
 def is_free(folder: Path) -> bool:
     """Whether the run in `folder` may be claimed now; asked again and again, it notices a machine that was lost."""
-    _, last = _last(folder)
-    return is_quiet(last) if last is not None and _by_signs(folder, last) else not is_claimed(folder)
+    locked, last = _look(folder)
+    told = _by_signs(locked, last)
+    return locked is not False if told is None else is_quiet(told)
 
 
 @contextmanager

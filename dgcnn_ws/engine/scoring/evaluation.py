@@ -168,7 +168,7 @@ def predictions(
     normals = "normals" in dataset.features
     copies = scaled_copies(dataset, votes, seed) if rotate == "none" else turned_copies(rotate, votes, normals)
     loader = Loader(dataset, batch_size, device)
-    mine = range(len(loader))[processes.rank :: processes.count]
+    mine = list(processes.turns(range(len(loader))))
     for batch, (points, targets) in zip(mine, loader.batches(loader.order(0), mine), strict=True):
         clouds = slice(batch * batch_size, (batch + 1) * batch_size)
         probabilities = torch.zeros((), device=device)

@@ -43,7 +43,7 @@ WARM_UP = 2  # steps
 class Arguments:
     steps: int = 7
     """Steps of each kind, of which the median is told."""
-    micro_batches: tuple[int, ...] = (8,)
+    micro_batch: int = 8
     """Clouds in a forward pass."""
     measure: Path | None = None
     """Be one of the machines' processes, with the clouds in this folder (what the script gives itself)."""
@@ -52,14 +52,13 @@ class Arguments:
 def measure(args: Arguments, folder: Path) -> None:
     """Take steps in this process among the others of its environment; the first prints their seconds."""
     nodes = int(os.environ["NODES"])
-    (micro_batch,) = args.micro_batches
     recipe = Recipe(
         dataset="modelnet40",
         data_root=folder,
         device="cpu",
         num_points=POINTS,
         batch_size=BATCH,
-        micro_batch=micro_batch,
+        micro_batch=args.micro_batch,
         devices=1,
         nodes=nodes,
     )
@@ -99,10 +98,10 @@ def measure(args: Arguments, folder: Path) -> None:
         print(json.dumps({name: statistics.median(values[WARM_UP:]) for name, values in seconds.items()}))
 
 
-def ask(args: Arguments, nodes: int, micro_batch: int, folder: Path) -> dict[str, float]:
+def ask(args: Arguments, nodes: int, folder: Path) -> dict[str, float]:
     """Let so many machines take steps; return the seconds of one, of its talk and of what could hide that."""
     command = [sys.executable, "-m", "scripts.checks.slurm_cluster.efficiency", "--measure", str(folder)]
-    command += ["--steps", str(args.steps), "--micro-batches", str(micro_batch)]
+    command += ["--steps", str(args.steps), "--micro-batch", str(args.micro_batch)]
     told = os.environ | {"MASTER_ADDR": "node1", "MASTER_PORT": PORT, "NODES": str(nodes), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
@@ -129,13 +128,12 @@ def main() -> None:
             hosts.make(3, rate and rate / 8, delay / 2)  # two cables from machine to machine
             try:
                 for nodes in (1, 2, 3) if rate is None else (2, 3):
-                    for micro_batch in args.micro_batches:
-                        found = ask(args, nodes, micro_batch, Path(folder))
-                        moved = 2 * (1 - 1 / nodes) * BYTES
-                        talk = delay + (moved * 8 / rate if rate else 0)
-                        row = [link, f"{nodes}", f"{micro_batch}", *(f"{found[name]:.3f}" for name in ("step", "talk"))]
-                        rows.append([*row, f"{talk:.3f}", f"{min(found['hidden'], found['talk']):.3f}"])
-                        print(rows[-1], file=sys.stderr, flush=True)
+                    found = ask(args, nodes, Path(folder))
+                    moved = 2 * (1 - 1 / nodes) * BYTES
+                    talk = delay + (moved * 8 / rate if rate else 0)
+                    seconds = found["step"], found["talk"], talk, min(found["hidden"], found["talk"])
+                    rows.append([link, f"{nodes}", f"{args.micro_batch}", *(f"{second:.3f}" for second in seconds)])
+                    print(rows[-1], file=sys.stderr, flush=True)
             finally:
                 hosts.remove()
     print("\n".join(markdown(rows)))

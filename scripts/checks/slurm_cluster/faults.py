@@ -255,19 +255,10 @@ def main(arguments: list[str]) -> int:
             left[done[-1] if done else next(iter(left))] -= 1
             subprocess.run(hosts.on(hosts.HEAD, ["scancel", job.number]), env=bench.cluster.environment(), check=False)
     ways = (GOES_ON, TOLD, BY_HAND)
-    print(
-        "\n".join(
-            markdown(
-                [
-                    ["what was done", "how often", *ways],
-                    *(
-                        [KINDS[kind][0], f"{counts.total()}", *(f"{counts[way]}" for way in ways)]
-                        for kind, counts in hows.items()
-                    ),
-                ]
-            )
-        )
-    )
+    rows = [["what was done", "how often", *ways]]
+    for kind, counts in hows.items():
+        rows.append([KINDS[kind][0], f"{counts.total()}", *(f"{counts[way]}" for way in ways)])
+    print("\n".join(markdown(rows)))
     print(f"\n{trial} runs, of which {len(lost)} were lost", *lost, sep="\n")
     return 1 if lost else 0
 
