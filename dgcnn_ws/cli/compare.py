@@ -49,6 +49,12 @@ class Arguments:
     with commas between, such as adam:1e-3,adam:3e-3,sgd:0.1. The test set is not read."""
     jobs: int = 1
     """Runs trained at a time, each with its share of the threads and, where there are several, a GPU of its own."""
+    twins: Path | None = None
+    """Also score every run without the shapes that `inspect --near-duplicates --json` found to be training shapes: that
+    file. From the answers that the runs' folders keep: nothing is trained for it."""
+    labels: Path | None = None
+    """Also score every run by other labels: a CSV with columns name,label; a shape whose label is empty does not
+    count."""
     report: Path | None = None
     """Write one self-contained HTML page with everything."""
     out: Path = Path("runs")
@@ -140,6 +146,26 @@ def check_folders(jobs: "list[Job]", data: str) -> None:
             read_results(job)
 
 
+def measures_of(args: Arguments) -> "list[studies.Measure]":
+    """Return what answers are scored by beside the labels. Raises InputError where a file is not of this test set."""
+    from dgcnn_ws.inference.scoring import read_other_labels, read_twins
+    from dgcnn_ws.study.study import Measure
+
+    test, found = load(args.recipe, "test"), list[Measure]()
+    if args.twins:
+        twins = read_twins(args.twins, test).numpy()
+        if twins.all():
+            raise InputError(f"{args.twins} leaves no shape of test to score: each is a training shape.")
+        heading = f"OA, without {twins.sum():,} training shapes"
+        found.append(Measure(heading, ~twins, test.labels.tolist()))
+    if args.labels:
+        counted, labels = read_other_labels(args.labels, test)
+        if not counted.any():
+            raise InputError(f"{args.labels} leaves no shape of test to score: none has a label.")
+        found.append(Measure(f"OA, by {args.labels.name}", counted.numpy(), labels.tolist()))
+    return found
+
+
 def written(result: dict[str, Any], folder: Path) -> bool:
     """Whether a study's folder holds all files of this result, whichever command it was that wrote them."""
     from dgcnn_ws.engine.folder.checkpoint import read_json
@@ -176,7 +202,7 @@ def main(arguments: list[str]) -> None:
     kinds = studies.make_kinds(args.recipe, norms, head_norms)
     # Data that cannot be read is one error, not one of every run.
     data = load(args.recipe, "train" if args.recipe.select == "val" else "trainval").fingerprint()
-    labels = load(args.recipe, "test").labels.tolist()
+    labels, measures = load(args.recipe, "test").labels.tolist(), measures_of(args)
     record: list[Any] = []
     if args.search is not None:
         chosen, record = search(args, kinds, folder)
@@ -187,14 +213,15 @@ def main(arguments: list[str]) -> None:
     train_all(jobs, args.jobs)
 
     baseline = studies.find_baseline(cells)
-    summaries = [studies.summarize(cell, folder, baseline, labels) for cell in cells]
+    summaries = [studies.summarize(cell, folder, baseline, labels, measures) for cell in cells]
     recipe = kinds[0]
+    apart = ("recipe", "out", "report", "twins", "labels")  # where things are, and what does not change a run
     batch = "batch = micro-batch" if args.true_small_batch else f"batch {recipe.batch_size}"
     result = {
         "title": f"{dataset_name(recipe)}, {recipe.num_points} points, {recipe.epochs} epochs, {batch}",
         "command": shlex.join([*parser.command_line(), "compare", *arguments]),
         "settings": {name: value for name, value in as_config(recipe).items() if name not in LISTS}
-        | {name: value for name, value in asdict(args).items() if name not in ("recipe", "out", "report")},
+        | {name: value for name, value in asdict(args).items() if name not in apart},
         "environment": describe_environment(pick_device(args.recipe.device)),
         "search": record,
         "cells": summaries,

@@ -50,25 +50,34 @@ def _difference(row: dict[str, Any]) -> str:
 def table(summaries: list[dict[str, Any]]) -> list[list[str]]:
     """Return the table's cells, headings first; accuracies in % on the test set, mean ± std over seeds.
 
-    A row of batch norm is followed by one that scores the same checkpoints by the batch's own statistics. Where runs
-    are compared with those of batch norm, a last column says by how much.
+    A row of batch norm is followed by one that scores the same checkpoints by the batch's own statistics. Other
+    measures have a column each; where runs are compared with those of batch norm, a last column says by how much.
     """
     chosen = "ON THE TEST SET" if any(row["selected_on"] == "test" for row in summaries) else "on validation"
-    rows = [[*(heading.format(chosen) for heading in HEADINGS), AGAINST]]
+    measures = measures_of(summaries)
+    blank = [""] * len(measures)
+    rows = [[*(heading.format(chosen) for heading in HEADINGS), *measures, AGAINST]]
     for row in summaries:
         start = [row["norm"], row["head_norm"], _span(row["micro_batches"])]
         reason = row["refusal"] or next(iter(row["failures"].values()), None) or "not finished"
         if not row["runs"]:
-            rows.append([*start, f"cannot train: {reason}" if row["refusal"] else f"failed: {reason}", *[""] * 7])
+            reason = f"cannot train: {reason}" if row["refusal"] else f"failed: {reason}"
+            rows.append([*start, reason, *[""] * 6, *blank, ""])
             continue
         count = f"{len(row['runs'])}" + (f" ({len(row['failures'])} failed)" if row["failures"] else "")
         cost = [f"{row['seconds_per_epoch']['mean']:.0f}", f"{row['memory_bytes']['mean'] / 1e6:.0f}"]
-        rows.append([*start, *(_percent(row[name]) for name in COLUMNS), count, *cost, _difference(row)])
+        others = [_percent(spread) if spread else "" for spread in (row["measures"][name] for name in measures)]
+        rows.append([*start, *(_percent(row[name]) for name in COLUMNS), count, *cost, *others, _difference(row)])
         names = [name.replace("_", "_by_batch_statistics_", 1) for name in COLUMNS]
         if names[0] in row:
             label = f"{start[2]}, scored by its own batch statistics"
-            rows.append([*start[:2], label, *(_percent(row[name]) for name in names), count, "", "", ""])
+            rows.append([*start[:2], label, *(_percent(row[name]) for name in names), count, "", "", *blank, ""])
     return rows if any(row[-1] for row in rows[1:]) else [row[:-1] for row in rows]
+
+
+def measures_of(summaries: list[dict[str, Any]]) -> list[str]:
+    """Return the headings of the measures beside accuracy by the labels: those of the first row that has runs."""
+    return next((list(row.get("measures", {})) for row in summaries if row["runs"]), [])
 
 
 def markdown_table(summaries: list[dict[str, Any]]) -> str:
@@ -84,12 +93,13 @@ def write_csv(summaries: list[dict[str, Any]], cells: Path, runs: Path) -> None:
     """
     names = [*COLUMNS, *(name.replace("_", "_by_batch_statistics_", 1) for name in COLUMNS)]
     names += ["seconds_per_epoch", "memory_bytes"]
-    spread_names = [f"{name}_{part}" for name in names for part in ("mean", "std")]
+    measures = measures_of(summaries)
+    spread_names = [f"{name}_{part}" for name in (*names, *measures) for part in ("mean", "std")]
     of_cells: list[list[Any]] = [["norm", "head_norm", "micro_batches", "num_runs", *spread_names]]
-    of_runs: list[list[Any]] = [["norm", "head_norm", "micro_batches", "run", *names]]
+    of_runs: list[list[Any]] = [["norm", "head_norm", "micro_batches", "run", *names, *measures]]
     for row in summaries:
         start = [row["norm"], row["head_norm"], " ".join(map(str, row["micro_batches"]))]
-        spreads = [row.get(name, {}) for name in names]
+        spreads = [row.get(name) or row.get("measures", {}).get(name) or {} for name in (*names, *measures)]
         of_cells.append([*start, len(row["runs"]), *(spread.get(s) for spread in spreads for s in ("mean", "std"))])
         for i, run in enumerate(row["runs"]):
             of_runs.append([*start, run, *(spread["values"][i] if spread else None for spread in spreads)])

@@ -155,6 +155,15 @@ def choose(kind: Kind, trials: list[Job]) -> tuple[Recipe | str, list[dict[str, 
 SCORES = ("overall_accuracy", "mean_class_accuracy")
 
 
+@dataclass(frozen=True)
+class Measure:
+    """Another score of the same answers: what a table calls it, which test clouds (n,) count, and their labels (n,)."""
+
+    heading: str
+    counted: np.ndarray
+    labels: list[int]
+
+
 def read_results(job: Job) -> dict[str, Any]:
     """Return a finished run's results. Raises InputError where the file is damaged."""
     path = job.folder / "results.json"
@@ -172,12 +181,19 @@ def are_numbers(record: dict[str, Any], names: set[str]) -> bool:
     return all(type(record.get(name)) in (int, float) for name in names)
 
 
-def summarize(cell: Cell, study: Path, baseline: Cell | None = None, labels: Sequence[int] = ()) -> dict[str, Any]:
+def summarize(
+    cell: Cell,
+    study: Path,
+    baseline: Cell | None = None,
+    labels: Sequence[int] = (),
+    measures: Sequence[Measure] = (),
+) -> dict[str, Any]:
     """Return a cell's figures over its finished seeds: scores on test of best.pt and last.pt, time and memory.
 
     Args:
         baseline: what the accuracy of best.pt is compared with, seed by seed.
         labels: of the test clouds.
+        measures: by which the answers of best.pt are scored besides.
     """
     jobs = cell.jobs(study)
     finished = [job for job in jobs if job.finished]
@@ -195,6 +211,7 @@ def summarize(cell: Cell, study: Path, baseline: Cell | None = None, labels: Seq
         for which in ("best", "last", "best_by_batch_statistics", "last_by_batch_statistics"):
             for score in SCORES if all(which in result for result in results) else ():
                 summary[f"{which}_{score}"] = _spread([result[which][score] for result in results])
+        summary["measures"] = {measure.heading: _by(measure, results) for measure in measures}
         difference = _difference(finished, baseline.jobs(study) if baseline else [], labels)
         summary |= {"difference": asdict(difference)} if difference else {}
         summary["num_clouds"] = results[0]["best"]["num_clouds"]
@@ -214,13 +231,25 @@ def _difference(jobs: list[Job], others: list[Job], labels: Sequence[int]) -> Di
     """Return how much more accurate best.pt of `jobs` is, over seeds that both have; None where none is, or itself."""
     of_others = {job.recipe.seed: job for job in others if job.finished}
     pairs = [(job, of_others[job.recipe.seed]) for job in jobs if job.recipe.seed in of_others]
-    answers = [[read_results(job)["best"].get("answers") for job in pair] for pair in pairs]
-    # Runs of older versions did not write them.
-    known = all(isinstance(a, list) and len(a) == len(labels) for pair in answers for a in pair)
-    if not pairs or not known or jobs[0].folder == others[0].folder:
+    right = [[_right(read_results(job), labels) for job in pair] for pair in pairs]
+    ours, theirs = ([found for pair in right if (found := pair[i]) is not None] for i in range(2))
+    if not pairs or len(ours) + len(theirs) < 2 * len(pairs) or jobs[0].folder == others[0].folder:
         return None
-    right = [[np.array([x == y for x, y in zip(a, labels, strict=True)]) for a in pair] for pair in answers]
-    return paired_difference([ours for ours, _ in right], [theirs for _, theirs in right])
+    return paired_difference(ours, theirs)
+
+
+def _by(measure: Measure, results: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the accuracy of best.pt by a measure; None where a run, of an older version, did not keep its answers."""
+    right = [_right(result, measure.labels) for result in results]
+    shares = [float(found[measure.counted].mean()) for found in right if found is not None]
+    return _spread(shares) if len(shares) == len(results) else None
+
+
+def _right(results: dict[str, Any], labels: Sequence[int]) -> np.ndarray | None:
+    """Return which test clouds best.pt names as `labels` do (n,) bool, or None where its answers are not known."""
+    answers = results["best"].get("answers")
+    known = isinstance(answers, list) and len(answers) == len(labels)
+    return np.array([answer == label for answer, label in zip(answers, labels, strict=True)]) if known else None
 
 
 def _spread(values: list[float]) -> dict[str, Any]:

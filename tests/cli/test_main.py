@@ -110,6 +110,15 @@ def test_compare_makes_a_table_and_pictures(
     tables = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").glob("study.*")}
     assert run(capsys, *command)[0] == 0  # a third time: nor is the table, which would say the same, written again
     assert tables == {path: path.stat().st_mtime_ns for path in (tmp_path / "study").glob("study.*")}
+    found, labels = tmp_path / "found.json", tmp_path / "labels.csv"
+    pairs = [{"test": "ply_data_test0.h5[0]", "train": "ply_data_train0.h5[0]"}]
+    found.write_text(json.dumps({"classes": {"ball": {}, "pole": {}, "sheet": {}}, "near_duplicates": {"test": pairs}}))
+    labels.write_text("name,label\n")
+    code, out, _ = run(capsys, *command, "--twins", found, "--labels", labels)  # scored from what the folders keep
+    assert code == 0 and "OA, without 1 training shapes | OA, by labels.csv |" in out
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
+    code, _, err = run(capsys, *command, "--twins", tmp_path / "none.json")
+    assert code == 2 and "is no file" in err
     code, _, err = run(capsys, *command, "--lr", 0.5)  # finished runs of other settings are not taken for these
     assert code == 2 and "was started with --lr 0.001, not 0.5" in err
     (tmp_path / "study/bn-bn-mb8-seed0/results.json").write_text('{"seconds"')

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dgcnn_ws.engine.recipe import Recipe, complete
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.study.pool import Job
 from dgcnn_ws.study.study import (
+    Measure,
     choose,
     find_baseline,
     ignores_micro_batch,
@@ -159,6 +161,22 @@ def test_differences_are_taken_seed_by_seed_on_the_same_clouds(tmp_path: Path, s
     assert found[2]["low"] <= found[2]["mean"] <= found[2]["high"]
     assert "difference" not in summarize(ours, tmp_path, whole, labels[:5])  # another test set
     assert "difference" not in summarize(ours, tmp_path)
+
+
+def test_answers_are_scored_by_other_measures_too(tmp_path: Path) -> None:
+    (cell,) = make_grid(Recipe(), ["ws_gn"], ["default"], [2], [0, 1])
+    for job, answers in zip(cell.jobs(tmp_path), ([0, 1, 2, 2], [0, 0, 0, 2]), strict=True):
+        write_results(job, 0.5, answers)
+    measures = [
+        Measure("but the last", np.array([True, True, True, False]), [0, 1, 2, 0]),
+        Measure("by others", np.array([True] * 4), [2, 0, 0, 2]),
+        Measure("of another test set", np.array([True]), [0]),
+    ]
+    found = summarize(cell, tmp_path, labels=[0, 1, 2, 0], measures=measures)["measures"]
+    assert found["but the last"]["values"] == [1, pytest.approx(1 / 3)]
+    assert found["by others"]["values"] == [0.25, 0.75] and found["by others"]["mean"] == 0.5
+    assert found["of another test set"] is None
+    assert summarize(cell, tmp_path)["measures"] == {}
 
 
 WORDS = {"overall_accuracy": "0.9", "mean_class_accuracy": 1}
