@@ -49,6 +49,8 @@ class Arguments:
     with commas between, such as adam:1e-3,adam:3e-3,sgd:0.1. The test set is not read."""
     jobs: int = 1
     """Runs trained at a time, each with its share of the threads and, where there are several, a GPU of its own."""
+    train: bool = True
+    """Train what is not finished; --no-train makes the tables and pictures of what is."""
     twins: Path | None = None
     """Also score every run without the shapes that `inspect --near-duplicates --json` found to be training shapes: that
     file. From the answers that the runs' folders keep: nothing is trained for it."""
@@ -115,7 +117,10 @@ def search(
     trials = studies.make_trials(kinds, parse_trials(args.search or ""), folder)
     jobs = [job for of_kind in trials.values() for job in of_kind]
     check_folders(jobs, load(args.recipe, "train").fingerprint())
-    train_all(jobs, args.jobs)
+    if args.train:
+        train_all(jobs, args.jobs)
+    elif to_go := [job for job in jobs if not job.finished and job.failure() is None]:
+        raise InputError(f"{len(to_go)} of {len(jobs)} trials of --search are to go. Leave --no-train out.")
     chosen: dict[studies.Kind, Recipe | str] = {}
     record: list[dict[str, Any]] = []
     for kind, of_kind in trials.items():
@@ -210,12 +215,13 @@ def main(arguments: list[str]) -> None:
     # Seed by seed, so that a study stopped early has all of its cells.
     jobs = [job for of_seed in zip(*(c.jobs(folder) for c in cells if c.recipes), strict=True) for job in of_seed]
     check_folders(jobs, data)
-    train_all(jobs, args.jobs)
+    if args.train:
+        train_all(jobs, args.jobs)
 
     baseline = studies.find_baseline(cells)
     summaries = [studies.summarize(cell, folder, baseline, labels, measures) for cell in cells]
     recipe = kinds[0]
-    apart = ("recipe", "out", "report", "twins", "labels")  # where things are, and what does not change a run
+    apart = ("recipe", "out", "report", "train", "twins", "labels")  # where things are, and what changes no run
     batch = "batch = micro-batch" if args.true_small_batch else f"batch {recipe.batch_size}"
     result = {
         "title": f"{dataset_name(recipe)}, {recipe.num_points} points, {recipe.epochs} epochs, {batch}",
@@ -243,7 +249,7 @@ def main(arguments: list[str]) -> None:
     if args.report is not None and any(row["runs"] for row in summaries):
         write_html(result, [folder / "study.png", folder / "cost.png"], args.report)
     failures = {run: reason for row in summaries for run, reason in row["failures"].items()}
-    if failures:
+    if failures and args.train:
         run, reason = next(iter(failures.items()))
         raise InputError(
             f"{len(failures)} of {len(jobs)} runs failed, the first in {run}: {reason} "

@@ -59,15 +59,17 @@ def table(summaries: list[dict[str, Any]]) -> list[list[str]]:
     rows = [[*(heading.format(chosen) for heading in HEADINGS), *measures, AGAINST]]
     for row in summaries:
         start = [row["norm"], row["head_norm"], _span(row["micro_batches"])]
-        reason = row["refusal"] or next(iter(row["failures"].values()), None) or "not finished"
+        reason = row["refusal"] or next(filter(None, row["failures"].values()), None)
         if not row["runs"]:
-            reason = f"cannot train: {reason}" if row["refusal"] else f"failed: {reason}"
+            reason = f"{'cannot train' if row['refusal'] else 'failed'}: {reason}" if reason else "not finished"
             rows.append([*start, reason, *[""] * 6, *blank, ""])
             continue
-        count = f"{len(row['runs'])}" + (f" ({len(row['failures'])} failed)" if row["failures"] else "")
+        failed = sum(reason is not None for reason in row["failures"].values())
+        others = {"failed": failed, "to go": len(row["failures"]) - failed}
+        count = f"{len(row['runs'])}" + "".join(f" ({number} {word})" for word, number in others.items() if number)
         cost = [f"{row['seconds_per_epoch']['mean']:.0f}", f"{row['memory_bytes']['mean'] / 1e6:.0f}"]
-        others = [_percent(spread) if spread else "" for spread in (row["measures"][name] for name in measures)]
-        rows.append([*start, *(_percent(row[name]) for name in COLUMNS), count, *cost, *others, _difference(row)])
+        by = [_percent(spread) if spread else "" for spread in (row["measures"][name] for name in measures)]
+        rows.append([*start, *(_percent(row[name]) for name in COLUMNS), count, *cost, *by, _difference(row)])
         names = [name.replace("_", "_by_batch_statistics_", 1) for name in COLUMNS]
         if names[0] in row:
             label = f"{start[2]}, scored by its own batch statistics"

@@ -119,6 +119,13 @@ def test_compare_makes_a_table_and_pictures(
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     code, _, err = run(capsys, *command, "--twins", tmp_path / "none.json")
     assert code == 2 and "is no file" in err
+    code, out, _ = run(capsys, *command, "--seeds", 3, "--no-train")
+    assert code == 0 and out.count("| 2 (1 to go) |") == 3  # bn, the same by its own statistics, ws_gn
+    code, out, _ = run(capsys, *command, "--norms", "bn,gn", "--no-train")
+    assert code == 0 and "| `gn` | est | any of 1 to 8 (trained at 8) | not finished |" in out
+    code, _, err = run(capsys, *command, "--search", "adam:1e-2", "--no-train")
+    assert code == 2 and "2 of 2 trials of --search are to go" in err
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     code, _, err = run(capsys, *command, "--lr", 0.5)  # finished runs of other settings are not taken for these
     assert code == 2 and "was started with --lr 0.001, not 0.5" in err
     (tmp_path / "study/bn-bn-mb8-seed0/results.json").write_text('{"seconds"')
