@@ -21,7 +21,7 @@ Task = Literal["classify", "segment"]
 Dataset = Literal["shapes", "modelnet10", "modelnet40"]
 PresetName = Literal["dgcnn", "paper"]
 Norm = Literal["ws_gn", "gn", "ws_bn", "bn", "ws_bcn"]
-HeadNorm = Literal["bn", "gn", "ln", "est", "none"]
+HeadNorm = Literal["bn", "bn_whole", "gn", "ln", "est", "none"]
 Optimizer = Literal["sgd", "adam", "adamw"]
 Augment = Literal["dgcnn", "paper", "none"]
 Rotate = Literal["none", "up", "any"]
@@ -53,7 +53,8 @@ class Recipe:
     norm: Norm = "ws_gn"
     """Normalisation; ws: with weight standardization."""
     head_norm: HeadNorm | None = None
-    """Normalisation of the fully connected head. Default: bn with bn and ws_bn, else est (dgcnn) or gn (paper)."""
+    """Normalisation of the fully connected head. Default: bn with bn and ws_bn, else est (dgcnn) or gn (paper). bn sees
+    the micro-batch; bn_whole sees all of --batch-size in any micro-batch, and pays with a second forward pass."""
     groups: int | None = None
     """Groups of every group norm, lowered to a divisor of its channels; as many as channels is instance norm, see
     docs/RESULTS.md. Default: 64 (dgcnn), 16 (paper)."""
@@ -346,6 +347,8 @@ def _check(recipe: Recipe) -> None:
     if recipe.freeze and not recipe.start:
         raise InputError("--freeze keeps what --from brings, and there is none. Name a checkpoint with --from.")
     _check_shares(recipe)
+    if recipe.head_norm == "bn_whole":
+        _check_whole_head(recipe)
 
 
 def _check_shares(recipe: Recipe) -> None:
@@ -361,9 +364,10 @@ def _check_shares(recipe: Recipe) -> None:
             raise InputError(f"--cuda-graph records one process's work, not that of {recipe.processes}. Leave it out.")
         whole += f", shared by {recipe.processes} processes,"
     share = recipe.batch_size // recipe.processes
-    pooled = NORMS[recipe.norm].uses_batch_statistics or recipe.head_norm == "bn"
+    pooled = NORMS[recipe.norm].uses_batch_statistics or recipe.head_norm in ("bn", "bn_whole")
+    sees_micro_batch = NORMS[recipe.norm].uses_batch_statistics or recipe.head_norm == "bn"
     # Where no norm sees the micro-batch, a smaller share than it is a smaller micro-batch.
-    if share % (recipe.micro_batch if pooled else min(recipe.micro_batch, share)):
+    if share % (recipe.micro_batch if sees_micro_batch else min(recipe.micro_batch, share)):
         raise InputError(
             f"{whole} is not a multiple of --micro-batch {recipe.micro_batch}. "
             "Choose a micro-batch that divides the batch."
@@ -376,8 +380,22 @@ def _check_shares(recipe: Recipe) -> None:
     if recipe.head_norm == "bn" and recipe.micro_batch * (recipe.processes if recipe.sync_bn else 1) == 1:
         raise InputError(
             "a BatchNorm head cannot train at --micro-batch 1: of each channel it sees one value, whose variance "
-            "is zero. Use --head-norm est, --norm ws_gn, or a micro-batch of 2 or more."
+            "is zero. Use --head-norm est or bn_whole, --norm ws_gn, or a micro-batch of 2 or more."
         )
+
+
+def _check_whole_head(recipe: Recipe) -> None:
+    """Check what a head asks for that sees the optimizer's batch whole."""
+    what = "--head-norm bn_whole"
+    if recipe.task != "classify" or recipe.preset != "dgcnn":
+        raise InputError(f"{what} is for classifiers of --preset dgcnn, whose head sees one vector a cloud.")
+    if recipe.batch_size == 1:
+        raise InputError(f"{what} needs a --batch-size of 2 or more: of one value the variance is zero.")
+    if recipe.processes > 1 and not recipe.sync_bn:
+        raise InputError(f"{what} on {recipe.processes} processes sees the whole batch with --sync-bn alone. Add it.")
+    assert recipe.micro_batch is not None
+    if recipe.cuda_graph and recipe.micro_batch < recipe.batch_size:
+        raise InputError(f"{what} takes its batch in two passes, which --cuda-graph does not record. Leave one out.")
 
 
 def as_config(recipe: Recipe) -> dict[str, Any]:
@@ -450,12 +468,13 @@ def build_model(recipe: Recipe, num_classes: int, num_parts: int = 0) -> "torch.
     from dgcnn_ws.models import MODELS, DGCNNSeg
 
     assert recipe.groups is not None
+    head_norm = "bn" if recipe.head_norm == "bn_whole" else recipe.head_norm  # they differ in how training goes
     if recipe.task == "segment":
         return DGCNNSeg(
             num_parts,
             recipe.k,
             recipe.norm,
-            recipe.head_norm,
+            head_norm,
             num_categories=num_classes,
             emb_dims=recipe.emb_dims,
             dropout=recipe.dropout,
@@ -465,7 +484,7 @@ def build_model(recipe: Recipe, num_classes: int, num_parts: int = 0) -> "torch.
         num_classes,
         recipe.k,
         recipe.norm,
-        recipe.head_norm,
+        head_norm,
         in_channels=3 + width_of(features_in(recipe.features)),
         emb_dims=recipe.emb_dims,
         dropout=recipe.dropout,

@@ -4,7 +4,7 @@ Everything random is a pure function of the seed and the step, so a run that sto
 checkpoint as if it had never stopped.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ from dgcnn_ws.engine.stopping import Interrupted, stop_requests
 from dgcnn_ws.engine.task import TASKS
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.batch_norm import synchronize_batch_norms
+from dgcnn_ws.nn.gradient_cache import cached_backward
 from dgcnn_ws.nn.norm import one_update
 
 AUGMENTATION, DROPOUT = 1, 2  # streams of random numbers; each process's dropout has its own, from 2 on
@@ -226,8 +227,11 @@ class Run:
         points, targets = self.share(points), self.share(targets)
         micro_batches = zip(*(part.split(self.micro_batch) for part in (points.transpose(1, 2), targets)), strict=True)
         with one_update(self.model, processes.total if processes.count > 1 else None):
-            for cloud, target in micro_batches:
-                self.accumulate(cloud, target)
+            if recipe.head_norm == "bn_whole" and len(targets) > self.micro_batch:
+                self.accumulate_whole(points.transpose(1, 2).split(self.micro_batch), targets)
+            else:
+                for cloud, target in micro_batches:
+                    self.accumulate(cloud, target)
         processes.add_gradients(self.model)
         self.arithmetic.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=not recipe.cuda_graph)
@@ -236,6 +240,25 @@ class Run:
         """Add the gradients of one micro-batch: cloud (micro_batch, 3, N), target (micro_batch, ...)."""
         with self.arithmetic.autocast():
             logits = self.task.logits(self.model, cloud, target)  # (micro_batch, num_classes, ...)
+        self._learn(logits, target)
+
+    def accumulate_whole(self, clouds: Sequence[Tensor], targets: Tensor) -> None:
+        """Add the gradients of a batch whose head sees it whole: clouds of (micro_batch, 3, N), targets (B,)."""
+        model: Any = self.model
+
+        def pool(cloud: Tensor) -> Tensor:
+            with self.arithmetic.autocast():
+                return model.pool(cloud)
+
+        def learn(pooled: Tensor) -> None:
+            with self.arithmetic.autocast():
+                logits = model.head(pooled)
+            self._learn(logits, targets)
+
+        cached_backward(pool, clouds, learn, self.model)
+
+    def _learn(self, logits: Tensor, target: Tensor) -> None:
+        """Backpropagate from logits (B, num_classes, ...), and count their loss and what they have right."""
         answers = self.task.answers(target)  # (micro_batch, ...)
         rows = at_least_float32(logits).movedim(1, -1).flatten(0, -2)  # for more axes CUDA adds in any order
         smoothing = self.recipe.label_smoothing

@@ -55,6 +55,9 @@ class DGCNN(WithSettings):
         self.head = Head(pooled, num_classes, hidden, norm, head_norm, parts=2, groups=groups, dropout=dropout)
         self.remember(k=k, norm=norm, head_norm=head_norm, groups=groups, **graph_setting(graph, in_channels))
 
+    def pool(self, x: Tensor) -> Tensor:
+        """Return what the head sees of each cloud: (B, in_channels, N) -> (B, 2 emb_dims)."""
+        return self.global_feature(self.edge_convs(x))
+
     def forward(self, x: Tensor) -> Tensor:
-        x = self.edge_convs(x)  # (B, sum(widths), N)
-        return self.head(self.global_feature(x))  # (B, 2 emb_dims) -> (B, num_classes)
+        return self.head(self.pool(x))  # (B, 2 emb_dims) -> (B, num_classes)

@@ -14,8 +14,8 @@ from dgcnn_ws.pictures.plots import save
 
 # Okabe and Ito's colours, which differ for every kind of colour vision: a norm's colour, a head's line.
 _COLOURS = {"bn": "#D55E00", "ws_bn": "#E69F00", "gn": "#009E73", "ws_gn": "#0072B2", "ws_bcn": "#CC79A7"}
-_DASHES = {"bn": "--", "est": "-", "gn": "-.", "ln": ":", "none": (0, (1, 3))}
-_MARKERS = {"bn": "s", "est": "o", "gn": "^", "ln": "D", "none": "v"}
+_DASHES = {"bn": "--", "bn_whole": (0, (6, 1)), "est": "-", "gn": "-.", "ln": ":", "none": (0, (1, 3))}
+_MARKERS = {"bn": "s", "bn_whole": "P", "est": "o", "gn": "^", "ln": "D", "none": "v"}
 
 Rows = list[dict[str, Any]]
 
