@@ -177,6 +177,11 @@ def test_a_folder_given_as_data_set_is_where_its_data_lies(easy_root: Path, tmp_
         ({"devices": 2, "cuda_graph": True}, "--cuda-graph records one process's work"),
         ({"devices": 0}, "--devices is 0"),
         ({"sync_bn": True}, "--sync-bn is for batch norms, and --norm ws_gn with --head-norm est has none"),
+        ({"head_norm": "bn_whole", "devices": 2}, "sees the whole batch with --sync-bn alone"),
+        ({"head_norm": "bn_whole", "cuda_graph": True}, "which --cuda-graph does not record"),
+        ({"head_norm": "bn_whole", "batch_size": 1, "micro_batch": 1}, "needs a --batch-size of 2 or more"),
+        ({"head_norm": "bn_whole", "preset": "paper"}, "is for classifiers of --preset dgcnn"),
+        ({"head_norm": "bn_whole", "task": "segment"}, "is for classifiers of --preset dgcnn"),
         ({"norm": "bn", "head_norm": "bn", "micro_batch": 1, "devices": 2}, "cannot train at --micro-batch 1"),
     ],
 )

@@ -383,13 +383,26 @@ def test_weights_that_are_no_numbers_do_not_replace_the_last_good_ones(
     assert torch.load(tmp_path / "run/last.pt", weights_only=True)["progress"]["step"] == STEPS
 
 
-@pytest.mark.parametrize(("norm", "same"), [("ws_gn", True), ("ws_bcn", True), ("bn", False)])
+@pytest.mark.parametrize(
+    ("norm", "head_norm", "same"),
+    [
+        ("ws_gn", None, True),
+        ("ws_bcn", None, True),
+        ("bn", None, False),
+        ("ws_gn", "bn", False),
+        ("ws_gn", "bn_whole", True),
+        ("ws_bcn", "bn_whole", True),
+        ("bn", "bn_whole", False),
+    ],
+)
 def test_the_micro_batch_changes_batch_norm_alone(
-    recipe: Recipe, tmp_path: Path, norm: str, same: bool, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, tmp_path: Path, norm: str, head_norm: Any, same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = complete(replace(recipe, norm=norm, head_norm=None, dropout=0.0, epochs=1))
+    # The dropout of a head that sees the batch whole is drawn once, too.
+    dropout = 0.5 if head_norm == "bn_whole" else 0.0
+    recipe = complete(replace(recipe, norm=norm, head_norm=head_norm, dropout=dropout, epochs=1))
     runs = []
-    for size in (2, BATCH):
+    for size in (1 if same else 2, BATCH):
         run = Run(replace(recipe, micro_batch=size), tmp_path / str(size), quiet=True)
         run.model.double()
         run.train_set.points = run.train_set.points.double()
@@ -400,7 +413,8 @@ def test_the_micro_batch_changes_batch_norm_alone(
         run.model.train()
         run.optimizer_step(points.double(), labels)
         gradient = torch.cat([p.grad.flatten() for p in run.model.parameters()])
-        estimates = [b.flatten() for n, b in run.model.named_buffers() if norm == "ws_bcn" and "running" in n]
+        kept = norm == "ws_bcn" or head_norm == "bn_whole"
+        estimates = [b.flatten() for n, b in run.model.named_buffers() if kept and "running" in n]
         runs.append(torch.cat([gradient, *estimates]))
     difference = (runs[0] - runs[1]).norm() / runs[1].norm()
     assert difference < 1e-9 if same else difference > 1e-2

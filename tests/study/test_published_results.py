@@ -56,6 +56,8 @@ def test_runs_are_whole_and_name_no_place(study: Path) -> None:
         answers = results["best"]["answers"]
         confusion = results["best"]["confusion"]
         assert len(answers) == sum(map(sum, confusion)) == results["best"]["num_clouds"]
-        assert [answers.count(i) for i in range(len(confusion))] == [sum(column) for column in zip(*confusion, strict=True)]
+        assert [answers.count(i) for i in range(len(confusion))] == [
+            sum(column) for column in zip(*confusion, strict=True)
+        ]
         settings.append({name: config[name] for name in ("dataset", "num_points", "epochs", "k", "emb_dims", "data")})
     assert settings and all(setting == settings[0] for setting in settings)

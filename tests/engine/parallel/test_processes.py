@@ -65,6 +65,8 @@ def check_gradients_travel_once_a_step(seen: dict[str, Any], count: int) -> None
         if sync_bn:  # for each micro-batch and norm: the moments forward, their gradients backward
             layers, channels = (7, channels + 512 + 256) if preset == "dgcnn" else (12, channels + 512 + 256)
             passes = BATCH // (count * micro_batch)
+            if head_norm == "bn_whole":  # the head alone, and once
+                layers, channels, passes = 2, 512 + 256, 1
             assert step["calls"]["allgather_"] == layers * passes
             assert step["bytes"]["allgather_"] == 8 * count * (2 * channels + layers) * passes
             assert step["bytes"]["allreduce_"] == gradient + 8 * 2 * channels * passes
