@@ -23,5 +23,5 @@ def aligned(rows: Rows, alignment: str) -> list[str]:
 
 def markdown(rows: Rows) -> list[str]:
     """Return the lines of a Markdown table, the first row its headings."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
     return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]

@@ -4,8 +4,9 @@ Every run has its folder in the study's. One that is finished is not repeated, o
 by several processes at once: `--jobs N`, or the same command started again, here or on a machine that shares the
 folder. A run that fails is recorded, and the others go on.
 
-Where no layer sees more than one cloud (`gn`, `ws_gn`, `ws_bcn` with any head but `bn`) the micro-batch does not change
-the result, so those are trained once for all micro-batches (`--no-law` trains them all, to check).
+Where no layer sees the micro-batch (`gn`, `ws_gn`, `ws_bcn` with any head but `bn`) it does not change the result, so
+those are trained once for all micro-batches, at the largest, which is the quickest (`--no-law` trains them all, to
+check, and to see what each costs).
 """
 
 import shlex
@@ -161,13 +162,13 @@ def measures_of(args: Arguments) -> "list[studies.Measure]":
         twins = read_twins(args.twins, test).numpy()
         if twins.all():
             raise InputError(f"{args.twins} leaves no shape of test to score: each is a training shape.")
-        heading = f"OA, without {twins.sum():,} training shapes"
-        found.append(Measure(heading, ~twins, test.labels.tolist()))
+        heading = f"OA, without training shapes ({twins.sum()})"
+        found.append(Measure("without_twins", heading, ~twins, test.labels.tolist()))
     if args.labels:
         counted, labels = read_other_labels(args.labels, test)
         if not counted.any():
             raise InputError(f"{args.labels} leaves no shape of test to score: none has a label.")
-        found.append(Measure(f"OA, by {args.labels.name}", counted.numpy(), labels.tolist()))
+        found.append(Measure("by_other_labels", f"OA, by {args.labels.name}", counted.numpy(), labels.tolist()))
     return found
 
 
@@ -217,6 +218,8 @@ def main(arguments: list[str]) -> None:
     check_folders(jobs, data)
     if args.train:
         train_all(jobs, args.jobs)
+    elif not any(job.finished for job in jobs):
+        raise InputError(f"no run of this study is finished in {folder}, so there is nothing to make a table of.")
 
     baseline = studies.find_baseline(cells)
     summaries = [studies.summarize(cell, folder, baseline, labels, measures) for cell in cells]

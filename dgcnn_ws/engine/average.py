@@ -56,3 +56,5 @@ class Average:
                 for points in clouds.read(order.split(BATCH)):
                     self.model(points[:, :num_points].to(device).transpose(1, 2))
         self.model.eval()
+        if estimates:  # batch norms that come after them see other values now
+            re_estimate(self.model, clouds, BATCH, device, num_points=num_points, most=MEASURED)

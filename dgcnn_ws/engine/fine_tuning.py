@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from dgcnn_ws.engine.folder.checkpoint import load_checkpoint, restore_model
-from dgcnn_ws.engine.recipe import Recipe, as_config, from_config
+from dgcnn_ws.engine.recipe import Recipe, as_config, from_config, network_head
 from dgcnn_ws.errors import InputError
 
 # The settings that make the network, which are those of the checkpoint.
@@ -42,7 +42,7 @@ def take_over(model: nn.Module, recipe: Recipe, class_names: list[str], part_nam
     path = Path(recipe.start)
     content = load_checkpoint(path)
     network, stored, their_classes = restore_model(path, content)
-    ours, theirs = as_config(recipe), as_config(stored)
+    ours, theirs = (as_config(replace(one, head_norm=network_head(one))) for one in (recipe, stored))
     for name in NETWORK:
         if ours[name] != theirs[name]:
             flag = f"--{name.replace('_', '-')}"

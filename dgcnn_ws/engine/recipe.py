@@ -54,7 +54,8 @@ class Recipe:
     """Normalisation; ws: with weight standardization."""
     head_norm: HeadNorm | None = None
     """Normalisation of the fully connected head. Default: bn with bn and ws_bn, else est (dgcnn) or gn (paper). bn sees
-    the micro-batch; bn_whole sees all of --batch-size in any micro-batch, and pays with a second forward pass."""
+    the micro-batch; bn_whole (classifiers of --preset dgcnn) the whole batch, however small the micro-batch: where that
+    is smaller, each cloud goes through the body twice."""
     groups: int | None = None
     """Groups of every group norm, lowered to a divisor of its channels; as many as channels is instance norm, see
     docs/RESULTS.md. Default: 64 (dgcnn), 16 (paper)."""
@@ -364,23 +365,23 @@ def _check_shares(recipe: Recipe) -> None:
             raise InputError(f"--cuda-graph records one process's work, not that of {recipe.processes}. Leave it out.")
         whole += f", shared by {recipe.processes} processes,"
     share = recipe.batch_size // recipe.processes
-    pooled = NORMS[recipe.norm].uses_batch_statistics or recipe.head_norm in ("bn", "bn_whole")
-    sees_micro_batch = NORMS[recipe.norm].uses_batch_statistics or recipe.head_norm == "bn"
+    pooled = NORMS[recipe.norm].uses_batch_statistics or recipe.head_norm == "bn"
     # Where no norm sees the micro-batch, a smaller share than it is a smaller micro-batch.
-    if share % (recipe.micro_batch if sees_micro_batch else min(recipe.micro_batch, share)):
+    if share % (recipe.micro_batch if pooled else min(recipe.micro_batch, share)):
         raise InputError(
             f"{whole} is not a multiple of --micro-batch {recipe.micro_batch}. "
             "Choose a micro-batch that divides the batch."
         )
     if recipe.sync_bn and not pooled:
         raise InputError(
-            f"--sync-bn is for batch norms, and --norm {recipe.norm} with --head-norm {recipe.head_norm} has none. "
-            "Leave it out."
+            f"--sync-bn is for batch norms, and --norm {recipe.norm} with --head-norm {recipe.head_norm} has none "
+            "that needs it. Leave it out."
         )
     if recipe.head_norm == "bn" and recipe.micro_batch * (recipe.processes if recipe.sync_bn else 1) == 1:
         raise InputError(
             "a BatchNorm head cannot train at --micro-batch 1: of each channel it sees one value, whose variance "
-            "is zero. Use --head-norm est or bn_whole, --norm ws_gn, or a micro-batch of 2 or more."
+            "is zero. Use --head-norm est (or, with --preset dgcnn, bn_whole), --norm ws_gn, or a micro-batch of 2 or "
+            "more."
         )
 
 
@@ -390,9 +391,7 @@ def _check_whole_head(recipe: Recipe) -> None:
     if recipe.task != "classify" or recipe.preset != "dgcnn":
         raise InputError(f"{what} is for classifiers of --preset dgcnn, whose head sees one vector a cloud.")
     if recipe.batch_size == 1:
-        raise InputError(f"{what} needs a --batch-size of 2 or more: of one value the variance is zero.")
-    if recipe.processes > 1 and not recipe.sync_bn:
-        raise InputError(f"{what} on {recipe.processes} processes sees the whole batch with --sync-bn alone. Add it.")
+        raise InputError(f"{what} needs a --batch-size of 2 or more, not 1: of one value the variance is zero.")
     assert recipe.micro_batch is not None
     if recipe.cuda_graph and recipe.micro_batch < recipe.batch_size:
         raise InputError(f"{what} takes its batch in two passes, which --cuda-graph does not record. Leave one out.")
@@ -457,6 +456,11 @@ def _example() -> dict[str, Any]:
     return as_config(complete(Recipe(devices=1, nodes=1)))
 
 
+def network_head(recipe: Recipe) -> HeadNorm | None:
+    """Return the network's word for the recipe's head: `bn` and `bn_whole` differ in how they are trained alone."""
+    return "bn" if recipe.head_norm == "bn_whole" else recipe.head_norm
+
+
 def build_model(recipe: Recipe, num_classes: int, num_parts: int = 0) -> "torch.nn.Module":
     """Return the recipe's network, its weights drawn from torch's global generator.
 
@@ -468,7 +472,7 @@ def build_model(recipe: Recipe, num_classes: int, num_parts: int = 0) -> "torch.
     from dgcnn_ws.models import MODELS, DGCNNSeg
 
     assert recipe.groups is not None
-    head_norm = "bn" if recipe.head_norm == "bn_whole" else recipe.head_norm  # they differ in how training goes
+    head_norm = network_head(recipe)
     if recipe.task == "segment":
         return DGCNNSeg(
             num_parts,

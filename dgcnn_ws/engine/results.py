@@ -13,7 +13,6 @@ from dgcnn_ws.engine.recipe import Recipe
 from dgcnn_ws.engine.scoring.evaluation import EVAL_BATCH, Scores, evaluate_by_batch_statistics, uses_batch_statistics
 from dgcnn_ws.engine.state import Progress
 from dgcnn_ws.engine.task import TASKS
-from dgcnn_ws.nn.norm import NORMS
 from dgcnn_ws.pictures import plots
 
 
@@ -26,11 +25,9 @@ def score_test_set(
     """
     task = TASKS[recipe.task]
     scores = {"": task.evaluate(model, dataset, EVAL_BATCH, device, processes=processes, keep_answers=True)}
-    whole = recipe.head_norm == "bn_whole"
-    apart = whole and NORMS[recipe.norm].uses_batch_statistics  # body and head see batches of two sizes
-    if recipe.task == "classify" and uses_batch_statistics(model) and not apart:
-        micro_batch = (recipe.micro_batch or recipe.batch_size) * (processes.count if recipe.sync_bn else 1)
-        size = recipe.batch_size if whole else micro_batch
+    # A head that saw more than the micro-batch could not be scored in micro-batches as it was trained.
+    if recipe.task == "classify" and recipe.head_norm != "bn_whole" and uses_batch_statistics(model):
+        size = (recipe.micro_batch or recipe.batch_size) * (processes.count if recipe.sync_bn else 1)
         by_batch = evaluate_by_batch_statistics(model, dataset, size, device, processes=processes)
         scores["_by_batch_statistics"] = by_batch
     return scores

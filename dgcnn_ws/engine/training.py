@@ -123,8 +123,8 @@ class Run:
                 take_over(model, recipe, self.train_set.class_names, self.part_names)
         if recipe.freeze:
             freeze_body(model)
-        if recipe.sync_bn:
-            synchronize_batch_norms(model)
+        if recipe.sync_bn or (recipe.head_norm == "bn_whole" and self.processes.count > 1):
+            synchronize_batch_norms(model if recipe.sync_bn else model.get_submodule("head"))
         self.model = model.to(self.device)
         self.optimizer = build_optimizer(recipe, self.model)
         self.arithmetic = Arithmetic(recipe.precision, self.device)
@@ -225,12 +225,12 @@ class Run:
         points = self.augment(points, step)  # all at once, so that the micro-batch does not change what is drawn
         torch.manual_seed(seed_of(recipe.seed, step, DROPOUT + processes.rank))
         points, targets = self.share(points), self.share(targets)
-        micro_batches = zip(*(part.split(self.micro_batch) for part in (points.transpose(1, 2), targets)), strict=True)
+        clouds = points.transpose(1, 2).split(self.micro_batch)
         with one_update(self.model, processes.total if processes.count > 1 else None):
-            if recipe.head_norm == "bn_whole" and len(targets) > self.micro_batch:
-                self.accumulate_whole(points.transpose(1, 2).split(self.micro_batch), targets)
+            if recipe.head_norm == "bn_whole" and len(clouds) > 1:
+                self.accumulate_whole(clouds, targets)
             else:
-                for cloud, target in micro_batches:
+                for cloud, target in zip(clouds, targets.split(self.micro_batch), strict=True):
                     self.accumulate(cloud, target)
         processes.add_gradients(self.model)
         self.arithmetic.step(self.optimizer)
@@ -255,7 +255,12 @@ class Run:
                 logits = model.head(pooled)
             self._learn(logits, targets)
 
-        cached_backward(pool, clouds, learn, self.model)
+        if self.recipe.freeze:  # the gradient ends at the head
+            with torch.no_grad():
+                pooled = torch.cat([pool(cloud) for cloud in clouds])
+            learn(pooled)
+        else:
+            cached_backward(pool, clouds, learn, self.model)
 
     def _learn(self, logits: Tensor, target: Tensor) -> None:
         """Backpropagate from logits (B, num_classes, ...), and count their loss and what they have right."""

@@ -14,21 +14,27 @@ def cached_backward(
     The gradient cache of https://arxiv.org/abs/2101.06983: the outputs of all parts without a graph, the loss's
     gradient with respect to these, and each part once more, with a graph, to bring its share of that to the weights.
     It costs a second forward pass of the body. The result is exact where no part's output depends on another part, as
-    with group norms and running estimates; a batch norm in the body sees one part at a time, as ever.
+    with group norms and, inside `one_update`, running estimates; a batch norm in the body sees one part at a time, as
+    ever.
 
     Args:
         body: the same function of its argument and `model` at each call: no dropout.
         parts: micro-batches (B_i, ...).
         backward: takes the outputs (ΣB_i, ...), a leaf that wants a gradient, computes the loss and backpropagates.
         model: owns the body; what its forward passes do to buffers (running statistics) is done once.
+
+    Raises ValueError where `backward` leaves the outputs without a gradient.
     """
     before = [buffer.clone() for buffer in model.buffers()]
     with torch.no_grad():
-        outputs = torch.cat([body(part) for part in parts])
-        for buffer, value in zip(model.buffers(), before, strict=True):
-            buffer.copy_(value)
+        try:
+            outputs = torch.cat([body(part) for part in parts])
+        finally:
+            for buffer, value in zip(model.buffers(), before, strict=True):
+                buffer.copy_(value)
     backward(outputs.requires_grad_())
-    assert outputs.grad is not None, "backward must reach the outputs"
+    if outputs.grad is None:
+        raise ValueError("backward(outputs) must backpropagate to its argument, and left it without a gradient.")
     for part, gradient in zip(parts, outputs.grad.split([len(part) for part in parts]), strict=True):
         if (again := body(part)).requires_grad:  # no, where the body is frozen
             again.backward(gradient)

@@ -56,7 +56,7 @@ def table(summaries: list[dict[str, Any]]) -> list[list[str]]:
     chosen = "ON THE TEST SET" if any(row["selected_on"] == "test" for row in summaries) else "on validation"
     measures = measures_of(summaries)
     blank = [""] * len(measures)
-    rows = [[*(heading.format(chosen) for heading in HEADINGS), *measures, AGAINST]]
+    rows = [[*(heading.format(chosen) for heading in HEADINGS), *measures.values(), AGAINST]]
     for row in summaries:
         start = [row["norm"], row["head_norm"], _span(row["micro_batches"])]
         reason = row["refusal"] or next(filter(None, row["failures"].values()), None)
@@ -68,7 +68,8 @@ def table(summaries: list[dict[str, Any]]) -> list[list[str]]:
         others = {"failed": failed, "to go": len(row["failures"]) - failed}
         count = f"{len(row['runs'])}" + "".join(f" ({number} {word})" for word, number in others.items() if number)
         cost = [f"{row['seconds_per_epoch']['mean']:.0f}", f"{row['memory_bytes']['mean'] / 1e6:.0f}"]
-        by = [_percent(spread) if spread else "" for spread in (row["measures"][name] for name in measures)]
+        found = [row["measures"][name]["accuracy"] for name in measures]
+        by = [_percent(accuracy) if accuracy else "" for accuracy in found]
         rows.append([*start, *(_percent(row[name]) for name in COLUMNS), count, *cost, *by, _difference(row)])
         names = [name.replace("_", "_by_batch_statistics_", 1) for name in COLUMNS]
         if names[0] in row:
@@ -77,9 +78,10 @@ def table(summaries: list[dict[str, Any]]) -> list[list[str]]:
     return rows if any(row[-1] for row in rows[1:]) else [row[:-1] for row in rows]
 
 
-def measures_of(summaries: list[dict[str, Any]]) -> list[str]:
-    """Return the headings of the measures beside accuracy by the labels: those of the first row that has runs."""
-    return next((list(row.get("measures", {})) for row in summaries if row["runs"]), [])
+def measures_of(summaries: list[dict[str, Any]]) -> dict[str, str]:
+    """Return name and heading of the measures beside accuracy by the labels: those of the first row that has runs."""
+    measures: dict[str, Any] = next((row.get("measures", {}) for row in summaries if row["runs"]), {})
+    return {name: measure["heading"] for name, measure in measures.items()}
 
 
 def markdown_table(summaries: list[dict[str, Any]]) -> str:
@@ -96,12 +98,14 @@ def write_csv(summaries: list[dict[str, Any]], cells: Path, runs: Path) -> None:
     names = [*COLUMNS, *(name.replace("_", "_by_batch_statistics_", 1) for name in COLUMNS)]
     names += ["seconds_per_epoch", "memory_bytes"]
     measures = measures_of(summaries)
-    spread_names = [f"{name}_{part}" for name in (*names, *measures) for part in ("mean", "std")]
+    columns = [*names, *(f"{name}_overall_accuracy" for name in measures)]
+    spread_names = [f"{name}_{part}" for name in columns for part in ("mean", "std")]
     of_cells: list[list[Any]] = [["norm", "head_norm", "micro_batches", "num_runs", *spread_names]]
-    of_runs: list[list[Any]] = [["norm", "head_norm", "micro_batches", "run", *names, *measures]]
+    of_runs: list[list[Any]] = [["norm", "head_norm", "micro_batches", "run", *columns]]
     for row in summaries:
         start = [row["norm"], row["head_norm"], " ".join(map(str, row["micro_batches"]))]
-        spreads = [row.get(name) or row.get("measures", {}).get(name) or {} for name in (*names, *measures)]
+        spreads = [row.get(name, {}) for name in names]
+        spreads += [row.get("measures", {}).get(name, {}).get("accuracy") or {} for name in measures]
         of_cells.append([*start, len(row["runs"]), *(spread.get(s) for spread in spreads for s in ("mean", "std"))])
         for i, run in enumerate(row["runs"]):
             of_runs.append([*start, run, *(spread["values"][i] if spread else None for spread in spreads)])

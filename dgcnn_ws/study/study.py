@@ -40,7 +40,8 @@ def ignores_micro_batch(recipe: Recipe) -> bool:
     """Whether a completed recipe gives the same run, up to rounding, at every micro-batch of the same batch.
 
     So it is where no layer sees more than one cloud at a time: the gradient of a batch is then the mean of its
-    clouds' gradients. Running estimates (`ws_bcn`, the `est` head) change once an optimizer step and keep that law.
+    clouds' gradients. Running estimates (`ws_bcn`, the `est` head) change once an optimizer step and keep that law; a
+    head that sees the whole batch (`bn_whole`) does so in any micro-batch.
     """
     return not norm_kind(recipe.norm).uses_batch_statistics and recipe.head_norm != "bn"
 
@@ -157,8 +158,12 @@ SCORES = ("overall_accuracy", "mean_class_accuracy")
 
 @dataclass(frozen=True)
 class Measure:
-    """Another score of the same answers: what a table calls it, which test clouds (n,) count, and their labels (n,)."""
+    """Another score of the same answers: which test clouds (n,) count, and what is right of each (n,).
 
+    `name` is what files call it, `heading` what a table does.
+    """
+
+    name: str
     heading: str
     counted: np.ndarray
     labels: list[int]
@@ -211,7 +216,7 @@ def summarize(
         for which in ("best", "last", "best_by_batch_statistics", "last_by_batch_statistics"):
             for score in SCORES if all(which in result for result in results) else ():
                 summary[f"{which}_{score}"] = _spread([result[which][score] for result in results])
-        summary["measures"] = {measure.heading: _by(measure, results) for measure in measures}
+        summary["measures"] = {m.name: {"heading": m.heading, "accuracy": _by(m, results)} for m in measures}
         difference = _difference(finished, baseline.jobs(study) if baseline else [], labels)
         summary |= {"difference": asdict(difference)} if difference else {}
         summary["num_clouds"] = results[0]["best"]["num_clouds"]

@@ -115,7 +115,7 @@ def test_compare_makes_a_table_and_pictures(
     found.write_text(json.dumps({"classes": {"ball": {}, "pole": {}, "sheet": {}}, "near_duplicates": {"test": pairs}}))
     labels.write_text("name,label\n")
     code, out, _ = run(capsys, *command, "--twins", found, "--labels", labels)  # scored from what the folders keep
-    assert code == 0 and "OA, without 1 training shapes | OA, by labels.csv |" in out
+    assert code == 0 and "OA, without training shapes (1) | OA, by labels.csv |" in out
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     code, _, err = run(capsys, *command, "--twins", tmp_path / "none.json")
     assert code == 2 and "is no file" in err
@@ -125,6 +125,8 @@ def test_compare_makes_a_table_and_pictures(
     assert code == 0 and "| `gn` | est | any of 1 to 8 (trained at 8) | not finished |" in out
     code, _, err = run(capsys, *command, "--search", "adam:1e-2", "--no-train")
     assert code == 2 and "2 of 2 trials of --search are to go" in err
+    code, _, err = run(capsys, *command, "--name", "other", "--no-train")
+    assert code == 2 and "no run of this study is finished" in err and not (tmp_path / "other").exists()
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     code, _, err = run(capsys, *command, "--lr", 0.5)  # finished runs of other settings are not taken for these
     assert code == 2 and "was started with --lr 0.001, not 0.5" in err

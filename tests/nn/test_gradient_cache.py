@@ -70,3 +70,23 @@ def test_a_frozen_body_gets_no_gradient() -> None:
     cached_backward(model.pool, clouds.split(2), lambda x: loss_of(model.head(x)).backward(), model)
     assert_same(model, whole)
     assert all(parameter.grad is None for parameter in model.edge_convs.parameters())
+
+
+def test_a_backward_that_does_not_reach_the_outputs_is_told_so() -> None:
+    model, clouds = network("ws_gn"), torch.randn(6, 3, 16, dtype=torch.float64)
+    with pytest.raises(ValueError, match="must backpropagate to its argument"):
+        cached_backward(model.pool, clouds.split(2), lambda x: None, model)
+
+
+def test_in_bfloat16_both_passes_see_the_same_bits() -> None:
+    """So the gradient that the head gives is that of what the body then computes again."""
+    model, clouds = network("ws_gn").float(), torch.randn(6, 3, 16)
+    seen: list[Tensor] = []
+
+    def body(part: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            seen.append(model.pool(part))
+        return seen[-1]
+
+    cached_backward(body, clouds.split(2), lambda x: loss_of(model.head(x)).backward(), model)
+    assert all(torch.equal(one, other) for one, other in zip(seen[:3], seen[3:], strict=True))

@@ -168,14 +168,14 @@ def test_answers_are_scored_by_other_measures_too(tmp_path: Path) -> None:
     for job, answers in zip(cell.jobs(tmp_path), ([0, 1, 2, 2], [0, 0, 0, 2]), strict=True):
         write_results(job, 0.5, answers)
     measures = [
-        Measure("but the last", np.array([True, True, True, False]), [0, 1, 2, 0]),
-        Measure("by others", np.array([True] * 4), [2, 0, 0, 2]),
-        Measure("of another test set", np.array([True]), [0]),
+        Measure("but", "but the last", np.array([True, True, True, False]), [0, 1, 2, 0]),
+        Measure("others", "by others", np.array([True] * 4), [2, 0, 0, 2]),
+        Measure("another", "of another test set", np.array([True]), [0]),
     ]
     found = summarize(cell, tmp_path, labels=[0, 1, 2, 0], measures=measures)["measures"]
-    assert found["but the last"]["values"] == [1, pytest.approx(1 / 3)]
-    assert found["by others"]["values"] == [0.25, 0.75] and found["by others"]["mean"] == 0.5
-    assert found["of another test set"] is None
+    assert found["but"]["accuracy"]["values"] == [1, pytest.approx(1 / 3)]
+    assert found["others"]["accuracy"]["values"] == [0.25, 0.75] and found["others"]["accuracy"]["mean"] == 0.5
+    assert found["another"]["accuracy"] is None
     assert summarize(cell, tmp_path)["measures"] == {}
 
 

@@ -62,7 +62,9 @@ def check_gradients_travel_once_a_step(seen: dict[str, Any], count: int) -> None
         step = seen["steps"][name]
         gradient = 8 * step["gradient"].numel()
         channels = {"dgcnn": 512 + 32, "paper": (64 + 128 + 1024) + 512 + 256 + (64 + 64 + 64 + 128) + 32}[preset]
-        if sync_bn:  # for each micro-batch and norm: the moments forward, their gradients backward
+        if (
+            sync_bn or head_norm == "bn_whole"
+        ):  # for each micro-batch and norm: the moments forward, their gradients backward
             layers, channels = (7, channels + 512 + 256) if preset == "dgcnn" else (12, channels + 512 + 256)
             passes = BATCH // (count * micro_batch)
             if head_norm == "bn_whole":  # the head alone, and once

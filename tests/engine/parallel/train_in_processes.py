@@ -31,7 +31,7 @@ STEPS = {
     "ws_gn": ("dgcnn", "ws_gn", "est", False, 1),
     "ws_bcn": ("dgcnn", "ws_bcn", "est", False, 2),
     "bn": ("dgcnn", "bn", "est", False, 1),
-    "bn_whole": ("dgcnn", "ws_gn", "bn_whole", True, 2),
+    "bn_whole": ("dgcnn", "ws_gn", "bn_whole", False, 2),
     "sync_bn": ("dgcnn", "bn", "bn", True, 1),
     "sync_bn, reference": ("paper", "ws_bn", "bn", True, 2),  # whose T-Net runs norms on the edge tensor itself
 }
