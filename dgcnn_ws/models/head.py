@@ -23,6 +23,8 @@ def head_norm_word(norm: str, head_norm: str | None) -> str:
     """
     if head_norm is None:
         return "bn" if norm_kind(norm).uses_batch_statistics else "est"
+    if head_norm == "bn_whole":
+        raise InputError("head norm 'bn_whole' is bn in training: make the network with bn, and use cached_backward.")
     if head_norm not in HEAD_NORMS:
         raise InputError(f"head norm {head_norm!r} is unknown. Choose one of {', '.join(HEAD_NORMS)}.")
     return head_norm

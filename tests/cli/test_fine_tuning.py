@@ -51,6 +51,22 @@ def test_train_from_a_checkpoint(easy_root: Path, tmp_path: Path, capsys: pytest
     assert code == 0, err  # the same data, since no other are named
     more = json.loads((tmp_path / "more/config.json").read_text())
     assert more["dataset"] == "modelnet10" and more["data_root"] == str(easy_root)
+    # One network, trained in two ways: a batch-norm head of any batch goes on with the whole of another.
+    for name, *how in (
+        ("bn", "--head-norm", "bn", *data),
+        ("whole", "--from", tmp_path / "bn", "--head-norm", "bn_whole", "--average-weights", 0.5),
+        ("frozen", "--from", tmp_path / "whole", "--freeze"),
+        ("back", "--from", tmp_path / "whole", "--head-norm", "bn"),
+    ):
+        code, _, err = run(
+            capsys, "train", *(SMALL if name == "bn" else ("--epochs", 1)), *how, *places, "--name", name
+        )
+        assert code == 0, err
+    whole, frozen = (load_checkpoint(tmp_path / name / "last.pt")["model"] for name in ("whole", "frozen"))
+    assert {name for name in whole if not torch.equal(whole[name], frozen[name])} == {
+        name for name in whole if name.startswith("head.")
+    }
+
     for wrong, message in (
         (["--from", start, "--k", 6], "is a network of --k 5, not 6: leave --k out"),
         (["--from", tmp_path / "nothing.pt"], "does not exist"),
