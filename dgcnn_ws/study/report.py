@@ -3,6 +3,7 @@
 import base64
 import csv
 import html
+import re
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,11 @@ background: #f6f6f6; padding: .8rem } code { font-family: ui-monospace, monospac
 """
 
 
+def _as_html(cell: str) -> str:
+    """Return a cell of the table as HTML: words in backticks are code, and a figure keeps to one line."""
+    return re.sub(r"`(\w+)`", r"<code>\1</code>", html.escape(cell)).replace(" ± ", "&nbsp;±&nbsp;")
+
+
 def write_html(study: dict[str, Any], pictures: list[Path], path: Path) -> None:
     """Write a study as one page: its table, pictures, search, settings, machine and command.
 
@@ -142,7 +148,7 @@ def write_html(study: dict[str, Any], pictures: list[Path], path: Path) -> None:
         study: what `study.json` holds.
         pictures: PNG files to put into the page.
     """
-    head, *rows = [[html.escape(cell) for cell in row] for row in table(study["cells"])]
+    head, *rows = [[_as_html(cell) for cell in row] for row in table(study["cells"])]
     images = [base64.b64encode(picture.read_bytes()).decode() for picture in pictures]
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(study['title'])}</title>",
