@@ -202,7 +202,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     ("arguments", "choices"),
     [
         (["train", "--norm", "layer"], ["ws_gn", "gn", "ws_bn", "bn", "ws_bcn"]),
-        (["train", "--head-norm", "layer"], ["bn", "gn", "ln", "est", "none"]),
+        (["train", "--head-norm", "layer"], ["bn", "bn_whole", "gn", "ln", "est", "none"]),
         (["compare", "--precision", "8"], ["32", "bf16", "16", "auto"]),
         (["evaluate", "nothing.pt", "--split", "all"], ["test", "val", "train"]),
         (["prepare", ".", "--out", "x", "--up", "x"], ["z", "y"]),

@@ -80,7 +80,8 @@ def test_normals_are_learned_from_and_known_afterwards(folder: Path, run: Path, 
     asked = [cloud(i % 2, 9000 + i) for i in range(20)]
     answers = model.predict([*asked, torch.from_numpy(asked[0]), folder / "source" / "top" / "3.npy"])
     assert sum(answer.name == ("top", "side")[i % 2] for i, answer in enumerate(answers[:20])) >= 18
-    assert answers[20].probabilities == answers[0].probabilities
+    # In a batch of another size products may round otherwise.
+    assert answers[20].probabilities == pytest.approx(answers[0].probabilities, abs=1e-6)
     assert answers[0].points.shape == (24, 6)
     with pytest.raises(InputError, match=r"\(N, 6\)"):
         model.predict(cloud(0, 1)[:, :3])
