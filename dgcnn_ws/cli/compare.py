@@ -152,7 +152,7 @@ def check_folders(jobs: "list[Job]", data: str) -> None:
             read_results(job)
 
 
-def measures_of(args: Arguments) -> "list[studies.Measure]":
+def read_measures(args: Arguments) -> "list[studies.Measure]":
     """Return what answers are scored by beside the labels. Raises InputError where a file is not of this test set."""
     from dgcnn_ws.inference.scoring import read_other_labels, read_twins
     from dgcnn_ws.study.study import Measure
@@ -208,7 +208,7 @@ def main(arguments: list[str]) -> None:
     kinds = studies.make_kinds(args.recipe, norms, head_norms)
     # Data that cannot be read is one error, not one of every run.
     data = load(args.recipe, "train" if args.recipe.select == "val" else "trainval").fingerprint()
-    labels, measures = load(args.recipe, "test").labels.tolist(), measures_of(args)
+    labels, measures = load(args.recipe, "test").labels.tolist(), read_measures(args)
     record: list[Any] = []
     if args.search is not None:
         chosen, record = search(args, kinds, folder)
