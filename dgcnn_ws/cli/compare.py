@@ -200,12 +200,13 @@ def main(arguments: list[str]) -> None:
     from dgcnn_ws.study.report import INTERVALS, markdown_table, write_csv, write_html
     from dgcnn_ws.study.study_plots import draw_accuracy, draw_cost
 
+    protocol = {"law": args.law, "true_small_batch": args.true_small_batch}
+
     def grid(chosen: dict[studies.Kind, Recipe | str] | None = None) -> list[studies.Cell]:
-        protocol = {"law": args.law, "true_small_batch": args.true_small_batch}
         return studies.make_grid(args.recipe, norms, head_norms, sorted(sizes), seeds, chosen=chosen, **protocol)
 
     cells = grid()  # what is wrong with it shows now, not after the search
-    kinds = studies.make_kinds(args.recipe, norms, head_norms)
+    kinds = studies.make_kinds(args.recipe, norms, head_norms, sizes, **protocol)
     # Data that cannot be read is one error, not one of every run.
     data = load(args.recipe, "train" if args.recipe.select == "val" else "trainval").fingerprint()
     labels, measures = load(args.recipe, "test").labels.tolist(), read_measures(args)

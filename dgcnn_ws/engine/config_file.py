@@ -43,7 +43,8 @@ def read_recipe(path: Path, usual: Recipe = Recipe()) -> Recipe:  # noqa: B008 (
     words: dict[str, Any] = {name: settings[name] for name in DECIDE if name in settings}
     if "data_root" in settings:
         words["data_root"] = Path(str(settings["data_root"]))
-    example = complete(replace(Recipe(devices=1, nodes=1), **words))
+    # Of the example what the file does not name is left behind; `est` is a head that goes with whatever it does name.
+    example = complete(replace(Recipe(devices=1, nodes=1, head_norm="est"), **words))
     whole = from_config(as_config(example) | settings | {"dataset": example.dataset}, path)
     named = {name: getattr(whole, name) for name in settings}
     return replace(usual, **named | words)

@@ -12,10 +12,12 @@ from dgcnn_ws.datasets import LabelledClouds
 from dgcnn_ws.datasets.frame import features_in
 from dgcnn_ws.datasets.given import clouds_of, hold_out, join
 from dgcnn_ws.datasets.looking.baseline import baseline_accuracy, baseline_words
+from dgcnn_ws.engine.fine_tuning import like_checkpoint
+from dgcnn_ws.engine.folder.checkpoint import read_json
 from dgcnn_ws.engine.folder.claim import record_failure, recording, sole
 from dgcnn_ws.engine.parallel.launch import missing, watched
 from dgcnn_ws.engine.parallel.processes import check_started, is_first, started
-from dgcnn_ws.engine.recipe import GIVEN, Recipe, complete, run_name
+from dgcnn_ws.engine.recipe import GIVEN, HeadNorm, Recipe, complete, from_config, run_name
 from dgcnn_ws.engine.training import Run, Splits
 from dgcnn_ws.errors import InputError
 
@@ -58,6 +60,7 @@ def train(
         Interrupted: the run was asked to stop; its place is saved.
     """
     recipe = recipe or Recipe()
+    names_head = recipe.head_norm is not None
     splits = None
     if train is not None:
         if recipe.stream:
@@ -74,6 +77,8 @@ def train(
     if recipe.processes > 1 and started() is None and "ipykernel" in sys.modules:
         raise InputError("a notebook trains in one process. Use torchrun or the command for several devices.")
     folder = Path("runs", run_name(recipe)) if folder is None else Path(folder)
+    if not names_head:
+        recipe = replace(recipe, head_norm=head_that_is_there(recipe, folder, resume))
     first = is_first(recipe.nodes)  # it holds the folder for all
     with sole(folder) if first else nullcontext():
         with missing():
@@ -84,6 +89,14 @@ def train(
         record = partial(record_failure, folder)
         with recording(folder) if first else nullcontext(), missing(), watched(record):
             return run.train(on_epoch)
+
+
+def head_that_is_there(recipe: Recipe, folder: Path, resume: bool) -> HeadNorm | None:
+    """Return the head of the run or the checkpoint that the recipe goes on with, or its own: defaults may differ."""
+    config = folder / "config.json"
+    if resume and config.exists():
+        return from_config(read_json(config), config).head_norm
+    return like_checkpoint(recipe, Path(recipe.start)).head_norm if recipe.start else recipe.head_norm
 
 
 def given_splits(recipe: Recipe, train: Any, val: Any, test: Any, class_names: Sequence[str] | None) -> Splits:

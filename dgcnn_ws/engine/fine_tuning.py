@@ -42,7 +42,7 @@ def take_over(model: nn.Module, recipe: Recipe, class_names: list[str], part_nam
     path = Path(recipe.start)
     content = load_checkpoint(path)
     network, stored, their_classes = restore_model(path, content)
-    ours, theirs = (as_config(replace(one, head_norm=network_head(one))) for one in (recipe, stored))
+    ours, theirs = (as_config(replace(one, head_norm=network_head(one.head_norm))) for one in (recipe, stored))
     for name in NETWORK:
         if ours[name] != theirs[name]:
             flag = f"--{name.replace('_', '-')}"

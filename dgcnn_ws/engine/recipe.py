@@ -53,17 +53,18 @@ class Recipe:
     norm: Norm = "ws_gn"
     """Normalisation; ws: with weight standardization."""
     head_norm: HeadNorm | None = None
-    """Normalisation of the fully connected head. Default: bn with bn and ws_bn, else est (dgcnn) or gn (paper). bn sees
-    the micro-batch; bn_whole (classifiers of --preset dgcnn) the whole batch, however small the micro-batch: where that
-    is smaller, each cloud goes through the body twice."""
+    """Normalisation of the fully connected head. bn sees the micro-batch; bn_whole (classifiers of --preset dgcnn) the
+    whole batch, however small the micro-batch: where that is smaller, each cloud goes through the body twice. est,
+    running estimates, needs no batch. Default: bn with bn and ws_bn, else gn (paper) or bn_whole (dgcnn); est in its
+    place with a --batch-size below 32, --task segment, or --cuda-graph and a smaller micro-batch."""
     groups: int | None = None
     """Groups of every group norm, lowered to a divisor of its channels; as many as channels is instance norm, see
     docs/RESULTS.md. Default: 64 (dgcnn), 16 (paper)."""
     batch_size: int = 32
     """Clouds in one optimizer step, of all processes together."""
     micro_batch: int | None = None
-    """Clouds in one forward pass: what BatchNorm sees. Gradients accumulate to the batch. Default: a process's share
-    of the batch."""
+    """Clouds in one forward pass: what BatchNorm in the body sees. Gradients accumulate to the batch. Default: a
+    process's share of the batch."""
     epochs: int | None = None
     """Passes over the training clouds. Default: 250."""
     num_points: int = 1024
@@ -115,7 +116,8 @@ class Recipe:
     """Arithmetic; 16 on CUDA only; auto: bf16 where the processor or card has instructions for it, else 32, and the
     run's settings say which. Statistics and sums stay float32."""
     cuda_graph: bool = False
-    """Record a micro-batch's passes as a CUDA graph and replay them: faster where micro-batches are small."""
+    """Record a micro-batch's passes as a CUDA graph and replay them: faster where micro-batches are small. It cannot
+    record bn_whole there, so the default head is another: see --head-norm."""
     deterministic: bool = False
     """On CUDA, take only algorithms that give the same bits at each run, slower ones where need be. The CPU's do."""
     stream: bool = False
@@ -167,7 +169,7 @@ class Preset:
     weight_decay: float
     augment: str
     optimizer: str
-    group_norm_head: str  # the head of a norm that does not need the batch
+    group_norm_head: HeadNorm  # the head of a norm that does not need the batch
     learning_rate: Callable[[float, int], float]
 
 
@@ -182,7 +184,7 @@ def staircase(progress: float, samples: int) -> float:
 
 
 PRESETS = {
-    "dgcnn": Preset(64, 250, 1e-4, "dgcnn", "adam", "est", cosine),
+    "dgcnn": Preset(64, 250, 1e-4, "dgcnn", "adam", "bn_whole", cosine),
     "paper": Preset(16, 250, 0.0, "paper", "adam", "gn", staircase),
 }
 
@@ -246,7 +248,6 @@ def complete(recipe: Recipe) -> Recipe:
     """Return the recipe with every gap filled in from its preset and norm. Raises InputError for a bad value."""
     from dgcnn_ws.datasets.frame import features_in
     from dgcnn_ws.engine.parallel.processes import started
-    from dgcnn_ws.nn.norm import NORMS
 
     recipe = name_folder(recipe)
     _check_words(recipe)
@@ -255,7 +256,7 @@ def complete(recipe: Recipe) -> Recipe:
     optimizer = recipe.optimizer or preset.optimizer
     devices, nodes = started() or (1, 1)
     defaults: dict[str, Any] = {
-        "head_norm": "bn" if NORMS[recipe.norm].uses_batch_statistics else preset.group_norm_head,
+        "head_norm": default_head(recipe),
         "groups": preset.groups,
         "micro_batch": max(1, recipe.batch_size // max(1, recipe.processes)),
         "devices": devices,
@@ -271,6 +272,21 @@ def complete(recipe: Recipe) -> Recipe:
         recipe = replace(recipe, precision=_quickest_precision(recipe.device))
     _check(recipe)
     return recipe
+
+
+LEAST_WHOLE = 32  # clouds in a step; with 16 it gained nothing over estimates (docs/RESULTS.md)
+
+
+def default_head(recipe: Recipe) -> HeadNorm:
+    """Return the head's norm where a recipe names none: the most accurate one that it can have (docs/RESULTS.md)."""
+    from dgcnn_ws.nn.norm import norm_kind
+
+    if norm_kind(recipe.norm).uses_batch_statistics:
+        return "bn"
+    head = PRESETS[recipe.preset].group_norm_head
+    two_passes = (recipe.micro_batch or recipe.batch_size) < recipe.batch_size
+    whole = recipe.task == "classify" and recipe.batch_size >= LEAST_WHOLE and not (recipe.cuda_graph and two_passes)
+    return "est" if head == "bn_whole" and not whole else head
 
 
 def _quickest_precision(device: str) -> Precision:
@@ -394,7 +410,10 @@ def _check_whole_head(recipe: Recipe) -> None:
         raise InputError(f"{what} needs a --batch-size of 2 or more, not 1: of one value the variance is zero.")
     assert recipe.micro_batch is not None
     if recipe.cuda_graph and recipe.micro_batch < recipe.batch_size:
-        raise InputError(f"{what} takes its batch in two passes, which --cuda-graph does not record. Leave one out.")
+        raise InputError(
+            f"{what} takes its batch in two passes, which --cuda-graph does not record. Leave that out, or take "
+            "--head-norm est."
+        )
 
 
 def as_config(recipe: Recipe) -> dict[str, Any]:
@@ -406,6 +425,7 @@ def unusual_settings(recipe: Recipe) -> dict[str, Any]:
     """Return what a completed recipe does not take from its preset, norm and optimizer, as `as_config` has it."""
     usual = complete(Recipe(preset=recipe.preset, norm=recipe.norm, optimizer=recipe.optimizer, devices=1, nodes=1))
     expected = as_config(usual) | {"preset": Recipe.preset, "optimizer": PRESETS[recipe.preset].optimizer}
+    expected["head_norm"] = default_head(recipe)
     return {name: value for name, value in as_config(recipe).items() if value != expected[name]}
 
 
@@ -456,9 +476,9 @@ def _example() -> dict[str, Any]:
     return as_config(complete(Recipe(devices=1, nodes=1)))
 
 
-def network_head(recipe: Recipe) -> HeadNorm | None:
-    """Return the network's word for the recipe's head: `bn` and `bn_whole` differ in how they are trained alone."""
-    return "bn" if recipe.head_norm == "bn_whole" else recipe.head_norm
+def network_head(head_norm: HeadNorm | None) -> HeadNorm | None:
+    """Return the network's word for a recipe's head: `bn` and `bn_whole` differ in how they are trained alone."""
+    return "bn" if head_norm == "bn_whole" else head_norm
 
 
 def build_model(recipe: Recipe, num_classes: int, num_parts: int = 0) -> "torch.nn.Module":
@@ -472,7 +492,7 @@ def build_model(recipe: Recipe, num_classes: int, num_parts: int = 0) -> "torch.
     from dgcnn_ws.models import MODELS, DGCNNSeg
 
     assert recipe.groups is not None
-    head_norm = network_head(recipe)
+    head_norm = network_head(recipe.head_norm)
     if recipe.task == "segment":
         return DGCNNSeg(
             num_parts,

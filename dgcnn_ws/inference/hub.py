@@ -12,6 +12,7 @@ from typing import Any, Self
 from torch import nn
 
 from dgcnn_ws.engine.folder.checkpoint import CONFIG, WEIGHTS
+from dgcnn_ws.engine.recipe import network_head
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.extras import need
 from dgcnn_ws.files import replacing
@@ -123,6 +124,7 @@ def card(about: dict[str, Any], kind: str) -> str:
     data = Path(config["data_root"]).name if config["dataset"] == "folder" else config["dataset"]
     what = "names the parts of" if about.get("part_names") else f"tells {len(names)} classes apart in"
     settings = {name: config[name] for name in ("preset", "norm", "head_norm", "groups", "k", "num_points", "emb_dims")}
+    settings["head_norm"] = network_head(settings["head_norm"])
     lines = [
         "---",
         "library_name: dgcnn_ws",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dgcnn_ws.engine.folder.checkpoint import read_json
-from dgcnn_ws.engine.recipe import Optimizer, Recipe, complete
+from dgcnn_ws.engine.recipe import Optimizer, Recipe, complete, default_head
 from dgcnn_ws.errors import InputError
 from dgcnn_ws.nn.norm import norm_kind
 from dgcnn_ws.study.pool import Job
@@ -70,7 +70,7 @@ def make_grid(
         if size < 1 or base.batch_size % size:
             raise InputError(f"--micro-batches {size} does not divide --batch-size {base.batch_size}.")
     cells: dict[tuple[str, str, tuple[int, ...]], Cell] = {}
-    for recipe in make_kinds(base, norms, head_norms):
+    for recipe in make_kinds(base, norms, head_norms, micro_batches, law=law, true_small_batch=true_small_batch):
         kind = (recipe.norm, recipe.head_norm or "")
         if chosen is not None:
             choice = chosen[kind]
@@ -90,14 +90,27 @@ def make_grid(
     return list(cells.values())
 
 
-def make_kinds(base: Recipe, norms: list[str], head_norms: list[str]) -> list[Recipe]:
+def make_kinds(
+    base: Recipe,
+    norms: list[str],
+    head_norms: list[str],
+    micro_batches: list[int],
+    *,
+    law: bool = True,
+    true_small_batch: bool = False,
+) -> list[Recipe]:
     """Return a completed recipe for each norm and head norm, with the whole batch as micro-batch.
 
-    That is the easiest: what fails there is the user's mistake, not a finding.
+    That is the easiest: what fails there is the user's mistake, not a finding. A head `default` is what the norm has
+    by itself at the smallest micro-batch that is trained, so that one kind has one head.
     """
-    heads = [None if head == "default" else head for head in head_norms]
-    kinds: list[dict[str, Any]] = [{"norm": norm, "head_norm": head} for norm in norms for head in heads]
-    recipes = [complete(replace(base, micro_batch=None, **kind)) for kind in kinds]  # which checks the words
+    least = max(micro_batches) if law and not true_small_batch else min(micro_batches)
+    recipes = []
+    for norm in norms:
+        recipe = replace(base, norm=norm, micro_batch=None)
+        batch = least if true_small_batch else base.batch_size
+        own = default_head(replace(recipe, micro_batch=least, batch_size=batch))
+        recipes += [complete(replace(recipe, head_norm=own if head == "default" else head)) for head in head_norms]
     return list(dict.fromkeys(recipes))
 
 

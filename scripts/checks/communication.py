@@ -22,6 +22,7 @@ KINDS: tuple[tuple[Norm, HeadNorm, bool], ...] = (
     ("gn", "est", False),
     ("ws_gn", "est", False),
     ("ws_bcn", "est", False),
+    ("ws_gn", "bn_whole", False),
     ("bn", "bn", False),
     ("bn", "bn", True),
 )

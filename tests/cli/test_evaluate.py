@@ -22,7 +22,8 @@ CLASSES = ["ball", "pole", "sheet"]
 
 def write(path: Path, root: Path, norm: str, offset: float) -> Path:
     """Write a checkpoint whose running statistics are all wrong by `offset`."""
-    recipe = complete(Recipe(dataset="modelnet10", data_root=root, norm=norm, k=5, emb_dims=32, num_points=24))
+    small: dict[str, Any] = {"k": 5, "emb_dims": 32, "num_points": 24, "head_norm": "bn" if norm == "bn" else "est"}
+    recipe = complete(Recipe(dataset="modelnet10", data_root=root, norm=norm, **small))
     torch.manual_seed(1)
     weights = build_model(recipe, 3).state_dict()
     for name, value in weights.items():

@@ -48,6 +48,21 @@ def test_what_is_no_setting(tmp_path: Path, text: str, message: str) -> None:
         read_recipe(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize(
+    "text, head",
+    [
+        ("task: segment", "est"),
+        ("batch_size: 1", "est"),
+        ("cuda_graph: true\nmicro_batch: 4", "est"),
+        ("cuda_graph: true\nbatch_size: 64", "bn_whole"),
+        ("norm: bn\nhead_norm: est\nmicro_batch: 1", "est"),
+    ],
+)
+def test_the_default_head_is_that_of_the_whole_recipe(tmp_path: Path, text: str, head: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    assert complete(read_recipe(tmp_path / "a.yaml")).head_norm == head
+
+
 def test_flags_beside_the_file_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(entry, "train", lambda recipe, folder, resume: seen.append(recipe))
@@ -55,7 +70,7 @@ def test_flags_beside_the_file_count(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "mine.yaml").write_text("norm: gn\nlr: 0.5\nepochs: 7\n")
     train.main(["--config", str(tmp_path / "mine.yaml"), "--lr", "0.25", "--out", str(tmp_path)])
     (recipe,) = seen
-    assert (recipe.norm, recipe.lr, recipe.epochs, recipe.head_norm) == ("gn", 0.25, 7, "est")
+    assert (recipe.norm, recipe.lr, recipe.epochs, recipe.head_norm) == ("gn", 0.25, 7, "bn_whole")
     with pytest.raises(InputError, match="leave --config out"):
         train.main(["--config", str(tmp_path / "mine.yaml"), "--resume", "--out", str(tmp_path)])
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dgcnn_ws.datasets.built_in import shapes
-from dgcnn_ws.engine.recipe import Recipe, build_model, complete
+from dgcnn_ws.engine.recipe import HeadNorm, Recipe, build_model, complete
 from dgcnn_ws.engine.training import Run
 from dgcnn_ws.nn.norm import one_update
 
@@ -49,7 +49,8 @@ def train_step(recipe: Recipe, precision: torch.dtype) -> dict[str, torch.Tensor
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("norm", ["ws_gn", "bn", "ws_bcn"])
 def test_the_same_bits_on_the_same_number_of_threads(norm: str, precision: torch.dtype) -> None:
-    recipe = complete(Recipe(norm=norm, emb_dims=128, k=8, num_points=256))
+    head_norm: HeadNorm = "bn" if norm == "bn" else "est"
+    recipe = complete(Recipe(norm=norm, head_norm=head_norm, emb_dims=128, k=8, num_points=256))
     for threads in (1, 3):
         torch.set_num_threads(threads)
         one, other = train_step(recipe, precision), train_step(recipe, precision)
@@ -81,7 +82,11 @@ def recipe(root: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     return Recipe(dataset="shapes", data_root=root, deterministic=True, **small)
 
 
-@pytest.mark.parametrize("settings", [{}, {"norm": "bn"}, {"task": "segment"}, {"preset": "paper"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"head_norm": "bn_whole", "micro_batch": 4}, {"norm": "bn"}, {"task": "segment"}, {"preset": "paper"}],
+    ids=str,
+)
 def test_training_needs_nothing_that_cuda_has_no_deterministic_form_of(
     recipe: Recipe, tmp_path: Path, settings: dict[str, Any]
 ) -> None:

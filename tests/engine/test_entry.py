@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,26 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give test"):
         dgcnn_ws.train(Recipe(select="test", **SMALL), tmp_path / "run", train=Mine(30, 0))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_head_that_is_not_named_is_that_of_the_run_or_checkpoint_gone_on_with(tmp_path: Path) -> None:
+    class Enough(Exception):
+        pass
+
+    def stop(line: dict[str, Any]) -> None:
+        raise Enough
+
+    small: dict[str, Any] = SMALL | {"batch_size": 16, "norm": "ws_gn"}
+    with pytest.raises(Enough):
+        started = Recipe(**small, head_norm="bn_whole")
+        dgcnn_ws.train(started, tmp_path / "run", train=Mine(30, 0), on_epoch=stop, quiet=True)
+    dgcnn_ws.train(Recipe(**small), tmp_path / "run", train=Mine(30, 0), resume=True, quiet=True)
+    tuned = Recipe(**small, start=str(tmp_path / "run/best.pt"))
+    dgcnn_ws.train(tuned, tmp_path / "tuned", train=Mine(30, 0), quiet=True)
+    for name in ("run", "tuned"):
+        assert json.loads((tmp_path / name / "config.json").read_text())["head_norm"] == "bn_whole"
+    with pytest.raises(InputError, match="a network of --head-norm bn, not est"):
+        dgcnn_ws.train(replace(tuned, head_norm="est"), tmp_path / "other", train=Mine(30, 0), quiet=True)
 
 
 def test_without_test_clouds_nothing_is_tested(tmp_path: Path) -> None:

@@ -37,9 +37,28 @@ SOURCE = Path("a/config.json")
 def test_every_norm_of_every_preset_has_a_complete_recipe(preset: str, norm: str) -> None:
     recipe = complete(Recipe(preset=preset, norm=norm))
     assert None not in as_config(recipe).values()
-    assert recipe.head_norm == ("bn" if norm in ("bn", "ws_bn") else {"dgcnn": "est", "paper": "gn"}[preset])
+    assert recipe.head_norm == ("bn" if norm in ("bn", "ws_bn") else {"dgcnn": "bn_whole", "paper": "gn"}[preset])
     assert recipe.micro_batch == recipe.batch_size == 32
     assert recipe.epochs == 250
+
+
+@pytest.mark.parametrize(
+    "change, head",
+    [
+        ({"micro_batch": 1}, "bn_whole"),
+        ({"batch_size": 64, "micro_batch": 2}, "bn_whole"),
+        ({"cuda_graph": True}, "bn_whole"),
+        ({"norm": "bn", "batch_size": 8}, "bn"),
+        ({"preset": "paper", "batch_size": 8}, "gn"),
+        # Where the whole batch is small, or cannot be had, estimates are better, or all there is.
+        ({"batch_size": 16}, "est"),
+        ({"batch_size": 1}, "est"),
+        ({"cuda_graph": True, "micro_batch": 4}, "est"),
+        ({"task": "segment"}, "est"),
+    ],
+)
+def test_the_default_head_sees_the_whole_batch_where_that_is_enough(change: dict[str, Any], head: str) -> None:
+    assert complete(Recipe(**change)).head_norm == head
 
 
 def test_every_word_that_the_help_lists_stands_for_something() -> None:

@@ -147,11 +147,17 @@ def test_learns_an_easy_set_and_reports_it(recipe: Recipe, tmp_path: Path, norm:
 
 
 @pytest.mark.parametrize(("stop_after", "signum"), [(1, signal.SIGINT), (STEPS, signal.SIGTERM), (6, signal.SIGINT)])
-@pytest.mark.parametrize("norm", ["ws_bcn", "bn"])
+@pytest.mark.parametrize(("norm", "head_norm"), [("ws_bcn", "est"), ("bn", "bn"), ("ws_gn", "bn_whole")])
 def test_resumes_to_the_same_bits(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int, signum: int, norm: str
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_after: int,
+    signum: int,
+    norm: str,
+    head_norm: Any,
 ) -> None:
-    recipe = complete(replace(recipe, norm=norm, head_norm=None, micro_batch=4))
+    recipe = complete(replace(recipe, norm=norm, head_norm=head_norm, micro_batch=4))
     whole = Run(recipe, tmp_path / "whole", quiet=True).train()
 
     run = Run(recipe, tmp_path / "parts", quiet=True)

@@ -35,7 +35,8 @@ def shaken(recipe: Recipe, num_classes: int, num_parts: int = 0) -> torch.nn.Mod
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A finished run's folder: three classes, best.pt with a temperature, results.json."""
-    recipe = complete(Recipe(k=5, emb_dims=32, num_points=24, epochs=3, groups=16, data_root=tmp_path / "secret/place"))
+    small: dict[str, Any] = {"k": 5, "emb_dims": 32, "num_points": 24, "epochs": 3, "groups": 16, "head_norm": "est"}
+    recipe = complete(Recipe(**small, data_root=tmp_path / "secret/place"))
     content: dict[str, Any] = {
         "config": as_config(recipe),
         "class_names": ["ball", "pole", "sheet"],

@@ -101,7 +101,8 @@ def test_damaged_settings(damaged: object) -> None:
 @pytest.mark.parametrize(
     "recipe, model",
     [
-        (Recipe(), lambda: DGCNN(3)),
+        (Recipe(), lambda: DGCNN(3, head_norm="bn")),  # which the command trains on the whole batch
+        (Recipe(batch_size=16), lambda: DGCNN(3)),
         (Recipe(preset="paper"), lambda: DGCNNTNet(3, head_norm="gn")),
         (Recipe(task="segment"), lambda: DGCNNSeg(5, k=20, num_categories=3)),
     ],

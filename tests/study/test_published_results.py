@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dgcnn_ws.cli.inspect_dataset import SHARED
 from dgcnn_ws.study.runs import find_runs
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -45,6 +46,18 @@ def test_the_table_is_that_of_the_runs(study: Path) -> None:
         scores = [("best", "overall"), ("best", "mean_class"), ("last", "overall"), ("last", "mean_class")]
         expected = [percent([results[which][f"{score}_accuracy"] for results in of_cell]) for which, score in scores]
         assert rows[cell][:5] == [*expected, str(len(of_cell))], cell
+
+
+def test_the_list_of_twins_is_the_one_that_the_page_counts() -> None:
+    listed = json.loads((DOCS / "studies/modelnet40_near_duplicates.json").read_text())
+    text = " ".join((DOCS / "RESULTS.md").read_text().split())
+    test, val = (len({pair[split] for pair in listed["near_duplicates"][split]}) for split in ("test", "val"))
+    same = len({pair["test"] for pair in listed["near_duplicates"]["test"] if pair["shared"] > SHARED})
+    assert (
+        f"Of the 2,468 test shapes {test} ({test / 24.68:.1f} %)" in text
+        and f"{same} of them by the same points" in text
+    )
+    assert f"of the 984 shapes that choose `best.pt`, {val} ({val / 9.84:.1f} %)" in text
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)

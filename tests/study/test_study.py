@@ -27,7 +27,8 @@ SIZES = [1, 2, 32]
 def test_the_grid_holds_every_combination_once_and_says_what_cannot_train() -> None:
     cells = make_grid(Recipe(), ["bn", "ws_gn"], ["default", "est", "bn"], SIZES, [0, 1, 2])
     kinds = {(cell.norm, cell.head_norm) for cell in cells}
-    assert kinds == {("bn", "bn"), ("bn", "est"), ("ws_gn", "est"), ("ws_gn", "bn")}  # `default` names no new one
+    default = {("bn", "bn"), ("ws_gn", "bn_whole")}
+    assert kinds == default | {("bn", "est"), ("ws_gn", "est"), ("ws_gn", "bn")}
     assert all(len(cell.recipes) == 3 for cell in cells if not cell.refusal)
     refused = [cell for cell in cells if cell.refusal]
     assert {(cell.norm, cell.head_norm, cell.micro_batches) for cell in refused} == {
@@ -40,7 +41,7 @@ def test_the_grid_holds_every_combination_once_and_says_what_cannot_train() -> N
 
 
 @pytest.mark.parametrize("norm", ["gn", "ws_gn", "ws_bcn", "bn", "ws_bn"])
-@pytest.mark.parametrize("head", ["bn", "gn", "ln", "est", "none"])
+@pytest.mark.parametrize("head", ["bn", "bn_whole", "gn", "ln", "est", "none"])
 def test_one_run_stands_for_all_micro_batches_where_no_layer_sees_two_clouds(norm: str, head: str) -> None:
     cells = make_grid(Recipe(), [norm], [head], SIZES, [0])
     alone = norm in ("gn", "ws_gn", "ws_bcn") and head != "bn"
@@ -53,6 +54,14 @@ def test_a_true_small_batch_scales_the_learning_rate() -> None:
     cells = make_grid(Recipe(lr=0.064), ["ws_gn"], ["default"], SIZES, [0], true_small_batch=True)
     found = [(cell.recipes[0].batch_size, cell.recipes[0].micro_batch, cell.recipes[0].lr) for cell in cells]
     assert found == [(1, 1, 0.002), (2, 2, 0.004), (32, 32, 0.064)]
+    assert {cell.head_norm for cell in cells} == {"est"}  # a batch norm would see the small batch, however whole
+
+
+def test_a_default_head_is_one_that_every_micro_batch_can_have() -> None:
+    cells = make_grid(Recipe(cuda_graph=True), ["ws_gn"], ["default"], SIZES, [0], law=False)
+    assert [(cell.head_norm, cell.refusal) for cell in cells] == [("est", None)] * 3
+    (cell,) = make_grid(Recipe(cuda_graph=True), ["ws_gn"], ["default"], [32], [0])
+    assert (cell.head_norm, cell.refusal) == ("bn_whole", None)
 
 
 @pytest.mark.parametrize("change", [{"norms": ["x"]}, {"head_norms": ["x"]}])
@@ -83,11 +92,11 @@ def finish(job: Job, **last_epoch: Any) -> None:
 
 
 def test_the_search_takes_the_best_on_validation_with_as_many_trials_for_each(tmp_path: Path) -> None:
-    kinds = make_kinds(Recipe(), ["bn", "ws_gn"], ["default"])
+    kinds = make_kinds(Recipe(), ["bn", "ws_gn"], ["default"], [32])
     trials = make_trials(kinds, [("adam", 1e-3), ("adam", 3e-3), ("sgd", 0.1)], tmp_path)
-    assert {kind: len(jobs) for kind, jobs in trials.items()} == {("bn", "bn"): 3, ("ws_gn", "est"): 3}
+    assert {kind: len(jobs) for kind, jobs in trials.items()} == {("bn", "bn"): 3, ("ws_gn", "bn_whole"): 3}
     jobs = trials["bn", "bn"]
-    on_test = make_trials(make_kinds(Recipe(select="test"), ["bn"], ["default"]), [("adam", 1e-3)], tmp_path)
+    on_test = make_trials(make_kinds(Recipe(select="test"), ["bn"], ["default"], [32]), [("adam", 1e-3)], tmp_path)
     for job in (*jobs, *on_test["bn", "bn"]):  # the test set is not read
         assert job.recipe.micro_batch == 32 and job.recipe.select == "val" and not job.test
     finish(jobs[0], overall_accuracy=0.9, loss=0.5)
@@ -100,12 +109,12 @@ def test_the_search_takes_the_best_on_validation_with_as_many_trials_for_each(tm
     assert record[2]["failure"] == "the training loss became nan"
     cells = make_grid(Recipe(), ["bn"], ["default"], [2], [0], chosen={("bn", "bn"): best})
     assert cells[0].recipes[0].lr == 3e-3
-    for job in trials["ws_gn", "est"]:
+    for job in trials["ws_gn", "bn_whole"]:
         job.folder.mkdir(parents=True)
         (job.folder / "failure.json").write_text('{"error": "nan"}')
-    nothing, _ = choose(("ws_gn", "est"), trials["ws_gn", "est"])
+    nothing, _ = choose(("ws_gn", "bn_whole"), trials["ws_gn", "bn_whole"])
     assert nothing == "every trial of the search failed, the last one so: nan"
-    chosen = {("bn", "bn"): best, ("ws_gn", "est"): nothing}
+    chosen = {("bn", "bn"): best, ("ws_gn", "bn_whole"): nothing}
     cells = make_grid(Recipe(), ["bn", "ws_gn"], ["default"], [2], [0], chosen=chosen)
     assert [cell.refusal for cell in cells] == [None, nothing]
 

@@ -56,6 +56,7 @@ def measure(args: Arguments, folder: Path) -> None:
         dataset="modelnet40",
         data_root=folder,
         device="cpu",
+        head_norm="est",
         num_points=POINTS,
         batch_size=BATCH,
         micro_batch=args.micro_batch,

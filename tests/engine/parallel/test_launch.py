@@ -63,7 +63,7 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 def command(recipe: Recipe, folder: Path, *more: str) -> list[str]:
     fields = ("dataset", "data_root", "num_points", "k", "emb_dims", "batch_size", "micro_batch", "epochs", "dropout")
-    fields += ("optimizer", "lr", "device")
+    fields += ("head_norm", "optimizer", "lr", "device")
     flags = [part for name in fields for part in (f"--{name.replace('_', '-')}", str(getattr(recipe, name)))]
     return [str(ROOT / "main.py"), "train", *flags, "--out", str(folder.parent), "--name", folder.name, *more]
 
@@ -80,11 +80,11 @@ def test_a_process_killed_or_stopped_ends_all_and_the_run_goes_on_to_the_same_bi
     recipe: Recipe, tmp_path: Path, clean_environment: dict[str, str]
 ) -> None:
     # Three, since the sums of two do not depend on the order.
-    folder, recipe = tmp_path / "run", replace(recipe, batch_size=12, epochs=20, dropout=0.5)
+    folder, recipe = tmp_path / "run", replace(recipe, head_norm="bn_whole", batch_size=12, epochs=20, dropout=0.5)
     killed = end_another_process(recipe, folder, clean_environment, signal.SIGKILL)
     assert killed.returncode == 2, killed.stderr
     assert killed.stderr.count("error: another process of this run ended early") == 1
-    assert killed.stdout.count(f"{folder}: dgcnn with ws_gn, head est, on modelnet10, in 3 processes") == 1
+    assert killed.stdout.count(f"{folder}: dgcnn with ws_gn, head bn_whole, on modelnet10, in 3 processes") == 1
     assert "another process of this run ended early" in str(read_failure(folder))
     stopped = end_another_process(recipe, folder, clean_environment, signal.SIGTERM, "--resume")
     assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
