@@ -58,8 +58,8 @@ class Recipe:
     running estimates, needs no batch. Default: bn with bn and ws_bn, else gn (paper) or bn_whole (dgcnn); est in its
     place with a --batch-size below 32, --task segment, or --cuda-graph and a smaller micro-batch."""
     groups: int | None = None
-    """Groups of every group norm, lowered to a divisor of its channels; as many as channels is instance norm, see
-    docs/RESULTS.md. Default: 64 (dgcnn), 16 (paper)."""
+    """Groups of every group norm, lowered to a divisor of its channels, in the head to four channels in each; as many
+    as channels is instance norm, see docs/RESULTS.md. Default: 64 (dgcnn), 16 (paper)."""
     batch_size: int = 32
     """Clouds in one optimizer step, of all processes together."""
     micro_batch: int | None = None

@@ -24,7 +24,7 @@ class DGCNN(WithSettings):
         emb_dims: channels of the shared convolution before pooling.
         hidden: sizes of the head's hidden layers.
         dropout: probability after each hidden layer.
-        groups: groups of every group norm, lowered to a divisor of its channels.
+        groups: groups of every group norm, lowered to a divisor of its channels; in the head, to four channels a group.
         graph: what the first layer's neighbours are near in: `all` channels of a point, or its `coordinates`, the
             first 3. Later layers' are near in the features that the layer before made.
 

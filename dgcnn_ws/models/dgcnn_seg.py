@@ -11,7 +11,7 @@ from dgcnn_ws.models.edge_convs import EdgeConvs
 from dgcnn_ws.models.head import head_norm_word, pooled_norm
 from dgcnn_ws.models.settings import WithSettings, graph_setting
 from dgcnn_ws.nn.global_feature import GlobalFeature
-from dgcnn_ws.nn.norm import legal_groups, make_layer, norm_kind
+from dgcnn_ws.nn.norm import LEAST_OF_A_VECTOR, legal_groups, make_layer, norm_kind
 from dgcnn_ws.nn.point_conv import PointConv
 
 CATEGORY_CHANNELS = 64
@@ -38,7 +38,7 @@ class DGCNNSeg(WithSettings):
         emb_dims: channels of the shared convolution before pooling.
         hidden: channels of the head's hidden layers.
         dropout: probability after each hidden layer but the last.
-        groups: groups of every group norm, lowered to a divisor of its channels.
+        groups: groups of every group norm, lowered to a divisor of its channels; of a vector, to four channels a group.
         graph: as for `DGCNN`.
 
     Shapes: x (B, in_channels, N), category (B,) integers -> (B, num_parts, N). Raises InputError where N < k, and
@@ -72,7 +72,7 @@ class DGCNNSeg(WithSettings):
         self.edge_convs = EdgeConvs(in_channels, widths, k, norm, backend, graph, groups=groups)
         channels = self.edge_convs.out_channels
         self.global_feature = GlobalFeature(channels, emb_dims, norm, backend, groups=groups, mean_pool=False)
-        grouped = nn.GroupNorm(legal_groups(groups, emb_dims), emb_dims)
+        grouped = nn.GroupNorm(legal_groups(groups, emb_dims, LEAST_OF_A_VECTOR), emb_dims)
         self.pooled_norm = grouped if head_norm == "gn" else pooled_norm(head_norm, emb_dims)
         self.category = self._category_layers(norm, head_norm) if num_categories else None
         shared = emb_dims + (CATEGORY_CHANNELS if num_categories else 0)

@@ -24,12 +24,17 @@ from dgcnn_ws.nn.batch_norm import batch_affine
 from dgcnn_ws.nn.weight_standardization import WSConv1d, WSConv2d, WSLinear
 from dgcnn_ws.ops.operators import snapshot
 
+LEAST_OF_A_VECTOR = 4  # channels in a group where each is one number: of one a norm leaves nothing, of two the sign
 
-def legal_groups(groups: int, channels: int) -> int:
-    """Return the largest number of groups that is at most `groups` and divides `channels`."""
+
+def legal_groups(groups: int, channels: int, least: int = 1) -> int:
+    """Return the largest number of groups that is at most `groups`, divides `channels` and puts `least` in each.
+
+    Where there are not so many channels, they are one group.
+    """
     if groups < 1:
         raise InputError(f"groups={groups} is no number of groups. Use 1 or more.")
-    return next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
+    return next(g for g in range(min(groups, max(1, channels // least)), 0, -1) if channels % g == 0)
 
 
 class RunningEstimates(nn.Module):
@@ -208,7 +213,7 @@ NormFactory = Callable[[int, int, float, int], nn.Module]
 
 
 def _group_norm(channels: int, groups: int, eps: float, dims: int) -> nn.Module:
-    return nn.GroupNorm(legal_groups(groups, channels), channels, eps)
+    return nn.GroupNorm(legal_groups(groups, channels, 1 if dims else LEAST_OF_A_VECTOR), channels, eps)
 
 
 def _batch_norm(channels: int, groups: int, eps: float, dims: int) -> nn.Module:
@@ -216,7 +221,7 @@ def _batch_norm(channels: int, groups: int, eps: float, dims: int) -> nn.Module:
 
 
 def _batch_channel_norm(channels: int, groups: int, eps: float, dims: int) -> nn.Module:
-    return BatchChannelNorm(channels, legal_groups(groups, channels), eps)
+    return BatchChannelNorm(channels, legal_groups(groups, channels, 1 if dims else LEAST_OF_A_VECTOR), eps)
 
 
 @dataclass(frozen=True)
@@ -260,7 +265,8 @@ def make_layer(
 
     Args:
         word: one of `NORMS`, or None for no norm.
-        groups: groups of a group norm; lowered to the largest divisor of `out_channels`.
+        groups: groups of a group norm; lowered to the largest divisor of `out_channels`, after a linear layer to one
+            that leaves four channels in a group.
         dims: 0 for a linear layer, 1 or 2 for a 1×1 convolution over as many dimensions.
     """
     kind = norm_kind(word)

@@ -48,7 +48,7 @@ def group_norm_for(norm: _BatchNorm, groups: int, of_vectors: bool) -> tuple[nn.
             return None, "a batch norm with rules of its own; it still needs a batch"
         kind = GroupNormThen
     fewest = FEWEST_OF_A_VECTOR if of_vectors or isinstance(norm, nn.BatchNorm1d) else FEWEST_CHANNELS
-    num_groups = legal_groups(max(1, min(groups, channels // fewest)), channels)
+    num_groups = legal_groups(groups, channels, fewest)
     found = kind(num_groups, channels, norm.eps, norm.affine)
     if norm.affine:
         found.weight, found.bias = norm.weight, norm.bias

@@ -1,11 +1,14 @@
 """The fully connected head: which layers each head norm puts where, and what it computes."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from dgcnn_ws.errors import InputError
+from dgcnn_ws.models import DGCNN, DGCNNSeg
 from dgcnn_ws.models.head import Head
 from dgcnn_ws.nn import WSLinear
 from dgcnn_ws.nn.norm import RunningStandardization
@@ -39,6 +42,25 @@ def test_layers(norm: str, head_norm: str) -> None:
     first = {"ln": nn.GroupNorm, "est": RunningStandardization}.get(head_norm, nn.Identity)
     assert type(module.pooled_norm) is first
     assert module(torch.randn(5, 8)).shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: DGCNN(4, k=4, widths=(8, 8), emb_dims=16, hidden=(32, 8), norm="gn", head_norm="gn"),
+        lambda: DGCNNSeg(4, k=4, widths=(8, 8), emb_dims=32, hidden=(8,), norm="gn", head_norm="gn"),
+    ],
+)
+def test_no_group_of_a_vector_has_one_channel_alone_of_which_nothing_would_be_left(
+    model: Callable[[], nn.Module],
+) -> None:
+    torch.manual_seed(0)
+    network, seen = model().eval(), []
+    for norm in network.modules():
+        if isinstance(norm, nn.GroupNorm):
+            norm.register_forward_hook(lambda _, inputs, output: seen.append(output) if inputs[0].ndim == 2 else None)
+    network(torch.randn(5, 3, 20))
+    assert seen and all(output.std(0).min() > 1e-3 for output in seen)  # each channel tells clouds apart
 
 
 @pytest.mark.parametrize("norm", DEFAULTS)

@@ -58,7 +58,8 @@ def test_table(word: str, dims: int) -> None:
     assert type(layer) is layers[dims] and type(norm) is norms[dims]
     assert norm.eps == 1e-3 and (layer.bias is not None) == (dims == 1)
     if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
-        assert 6 in (getattr(norm, "groups", None), getattr(norm, "num_groups", None)), "8 does not divide 12"
+        groups = 6 if dims else 3  # 8 does not divide 12; a vector's groups have four channels
+        assert groups in (getattr(norm, "groups", None), getattr(norm, "num_groups", None))
     out = norm(layer(torch.randn(5, 6, *(4,) * dims)))
     assert out.shape == (5, 12, *(4,) * dims)
 
@@ -74,6 +75,7 @@ def test_legal_groups() -> None:
         for channels in range(1, 40):
             divisors = [g for g in range(1, channels + 1) if channels % g == 0 and g <= groups]
             assert legal_groups(groups, channels) == max(divisors)
+            assert legal_groups(groups, channels, 4) == max([g for g in divisors if channels // g >= 4], default=1)
     with pytest.raises(InputError, match="groups=0"):
         legal_groups(0, 16)
 
