@@ -155,11 +155,14 @@ class _GraphBlock(EdgeBlock):
             batch: (Q,), the targets' clouds, in any order; a cloud's statistics are those of the edges that end in it.
         """
         y = self._messages(pair, sources, targets, batch)
-        out = y.new_zeros(len(pair[1]), y.shape[1])
+        size = (len(pair[1]), y.shape[1])
         if self.aggr == "max":
             rows = targets.unsqueeze(1).expand_as(y)
-            return out.scatter_reduce(0, rows, y, "amax", include_self=False)
-        out = out.index_add(0, targets, y)
+            # Backward, torch 2.13 gives what was there before a share where it equals the maximum: zeros would take it.
+            out = y.new_full(size, -torch.inf).scatter_reduce(0, rows, y, "amax", include_self=False)
+            reached = torch.zeros(size[0], dtype=torch.bool, device=y.device).index_fill(0, targets, True)
+            return torch.where(reached.unsqueeze(1), out, 0)
+        out = y.new_zeros(size).index_add(0, targets, y)
         if self.aggr == "add":
             return out
         degrees = y.new_zeros(len(out)).index_add(0, targets, torch.ones_like(y[:, 0]))

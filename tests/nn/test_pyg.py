@@ -229,6 +229,22 @@ def test_no_edges_and_no_points(norm: str | None) -> None:
     assert dynamic(x[:1]).shape == (1, 12), "a cloud of one point is its own neighbour"
 
 
+@pytest.mark.parametrize("level", [-1.0, 0.0, 1.0])
+def test_equal_messages_share_a_points_whole_gradient(level: float) -> None:
+    """Also where they are 0, as those of a block whose last norm begins with factors of 0."""
+    x, _ = points()
+    edges = any_edges(x)
+    linear = nn.Linear(2 * C_IN, 2).double()
+    with torch.no_grad():
+        linear.weight.zero_()
+        linear.bias.fill_(level)
+    out = EdgeConv(nn=linear, aggr="max")(x, edges)
+    reached = edges[1].unique()
+    assert (out[reached] == level).all() and out.count_nonzero() in (0, 2 * len(reached))
+    out.sum().backward()
+    torch.testing.assert_close(linear.bias.grad, torch.full((2,), float(len(reached)), dtype=torch.float64))
+
+
 def test_other_activations_run_on_edges() -> None:
     x, batch = points()
     module = ready(DynamicEdgeConv(C_IN, 8, K, act=nn.GELU(), groups=GROUPS))
