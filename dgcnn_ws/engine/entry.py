@@ -77,9 +77,9 @@ def train(
     if recipe.processes > 1 and started() is None and "ipykernel" in sys.modules:
         raise InputError("a notebook trains in one process. Use torchrun or the command for several devices.")
     folder = Path("runs", run_name(recipe)) if folder is None else Path(folder)
+    first = is_first(recipe.nodes)  # it holds the folder for all
     if not names_head:
         recipe = replace(recipe, head_norm=head_that_is_there(recipe, folder, resume))
-    first = is_first(recipe.nodes)  # it holds the folder for all
     with sole(folder) if first else nullcontext():
         with missing():
             run = Run(recipe, folder, resume, quiet, splits=splits)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -105,12 +106,13 @@ def make_kinds(
     by itself at the smallest micro-batch that is trained, so that one kind has one head.
     """
     least = max(micro_batches) if law and not true_small_batch else min(micro_batches)
+    smallest = replace(base, micro_batch=least, batch_size=least if true_small_batch else base.batch_size)
     recipes = []
-    for norm in norms:
-        recipe = replace(base, norm=norm, micro_batch=None)
-        batch = least if true_small_batch else base.batch_size
-        own = default_head(replace(recipe, micro_batch=least, batch_size=batch))
-        recipes += [complete(replace(recipe, head_norm=own if head == "default" else head)) for head in head_norms]
+    for norm, head in product(norms, head_norms):
+        kind: dict[str, Any] = {"norm": norm, "head_norm": head}
+        if head == "default":
+            kind["head_norm"] = default_head(replace(smallest, **kind | {"head_norm": None}))
+        recipes.append(complete(replace(base, micro_batch=None, **kind)))
     return list(dict.fromkeys(recipes))
 
 

@@ -235,10 +235,11 @@ def test_equal_messages_share_a_points_whole_gradient(level: float) -> None:
     x, _ = points()
     edges = any_edges(x)
     linear = nn.Linear(2 * C_IN, 2).double()
+    block = EdgeConv(nn=linear, aggr="max")  # draws the weights anew
     with torch.no_grad():
         linear.weight.zero_()
         linear.bias.fill_(level)
-    out = EdgeConv(nn=linear, aggr="max")(x, edges)
+    out = block(x, edges)
     reached = edges[1].unique()
     assert (out[reached] == level).all() and out.count_nonzero() in (0, 2 * len(reached))
     out.sum().backward()
