@@ -162,11 +162,11 @@ class _GraphBlock(EdgeBlock):
             out = y.new_full(size, -torch.inf).scatter_reduce(0, rows, y, "amax", include_self=False)
             reached = torch.zeros(size[0], dtype=torch.bool, device=y.device).index_fill(0, targets, True)
             return torch.where(reached.unsqueeze(1), out, 0)
-        out = y.new_zeros(size).index_add(0, targets, y)
-        if self.aggr == "add":
-            return out
-        degrees = y.new_zeros(len(out)).index_add(0, targets, torch.ones_like(y[:, 0]))
-        return out / degrees.clamp_min(1).unsqueeze(1)
+        values = y.to(compute_dtype(y))
+        out = values.new_zeros(size).index_add(0, targets, values)
+        if self.aggr == "mean":
+            out = out / counts_of(targets, size[0]).clamp_min(1).unsqueeze(1)
+        return out.to(y.dtype)
 
     def _messages(self, pair: tuple[Tensor, Tensor], sources: Tensor, targets: Tensor, batch: Tensor | None) -> Tensor:
         """Return what each edge carries (E, C')."""
@@ -208,12 +208,17 @@ def _reset(module: nn.Module) -> None:
         _reset(child)
 
 
+def counts_of(numbers: Tensor, size: int) -> Tensor:
+    """Return how often each of 0 to size − 1 is among numbers (E,): (size,) int64, exact, unlike a sum of floats."""
+    return numbers.new_zeros(size).index_add(0, numbers, torch.ones_like(numbers))
+
+
 def _normalise(norm: nn.Module, y: Tensor, clouds: Tensor, count: int) -> Tensor:
     """Normalise edges (E, C), each one's cloud (E,) being a number below `count`."""
     if isinstance(norm, nn.Identity):
         return y
     values = y.to(compute_dtype(y))
-    edges = values.new_zeros(count).index_add(0, clouds, torch.ones_like(values[:, 0]))
+    edges = counts_of(clouds, count)
     mean = var = values.new_zeros(count, y.shape[1])
     if needs_moments(norm):
         share = edges.clamp_min(1).unsqueeze(1)

@@ -246,6 +246,20 @@ def test_equal_messages_share_a_points_whole_gradient(level: float) -> None:
     torch.testing.assert_close(linear.bias.grad, torch.full((2,), float(len(reached)), dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("aggr", ["mean", "add", "max"])
+def test_half_precision_counts_and_adds_up_more_edges_than_it_can_count(aggr: str, dtype: torch.dtype) -> None:
+    """Of 4,096 edges to one point: ones added up in bfloat16 stay at 256, in float16 at 2,048."""
+    count = 4096
+    x = torch.rand(count + 1, C_IN, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
+    edges = torch.stack([torch.arange(count), torch.full((count,), count)])
+    module = EdgeConv(C_IN, 8, None, aggr=aggr).double()
+    expected = module(x, edges)[count] if aggr != "add" else module(x, edges)[count] / count
+    scaled = x / count if aggr == "add" else x  # or float16 overflows
+    found = module.to(dtype)(scaled.to(dtype), edges)[count]
+    assert found.dtype == dtype and (found.double() - expected).norm() < 0.03 * expected.norm()
+
+
 def test_other_activations_run_on_edges() -> None:
     x, batch = points()
     module = ready(DynamicEdgeConv(C_IN, 8, K, act=nn.GELU(), groups=GROUPS))
