@@ -60,26 +60,24 @@ def train(
         Interrupted: the run was asked to stop; its place is saved.
     """
     recipe = recipe or Recipe()
-    names_head = recipe.head_norm is not None
-    splits = None
     if train is not None:
         if recipe.stream:
             raise InputError("stream reads clouds from files, and these are given. Leave it out.")
         if recipe.redraw:
             raise InputError("redraw draws from the points that files hold, and these clouds are given. Leave it out.")
-        recipe = complete(replace(recipe, dataset=GIVEN))
-        splits = given_splits(recipe, train, val, test, class_names)
+        recipe = replace(recipe, dataset=GIVEN)
     elif val is not None or test is not None or class_names is not None:
         raise InputError("val, test and class_names go with train: give it too, or take the recipe's data set.")
+    folder = Path("runs", run_name(recipe)) if folder is None else Path(folder)
+    if recipe.head_norm is None:
+        recipe = replace(recipe, head_norm=head_that_is_there(recipe, folder, resume))
     recipe = complete(recipe)
+    splits = None if train is None else given_splits(recipe, train, val, test, class_names)
     assert recipe.devices and recipe.nodes
     check_started(recipe.devices, recipe.nodes)
     if recipe.processes > 1 and started() is None and "ipykernel" in sys.modules:
         raise InputError("a notebook trains in one process. Use torchrun or the command for several devices.")
-    folder = Path("runs", run_name(recipe)) if folder is None else Path(folder)
     first = is_first(recipe.nodes)  # it holds the folder for all
-    if not names_head:
-        recipe = replace(recipe, head_norm=head_that_is_there(recipe, folder, resume))
     with sole(folder) if first else nullcontext():
         with missing():
             run = Run(recipe, folder, resume, quiet, splits=splits)
@@ -92,11 +90,11 @@ def train(
 
 
 def head_that_is_there(recipe: Recipe, folder: Path, resume: bool) -> HeadNorm | None:
-    """Return the head of the run or the checkpoint that the recipe goes on with, or its own: defaults may differ."""
+    """Return the head of the run or checkpoint that the recipe goes on with, whose default may have been another."""
     config = folder / "config.json"
     if resume and config.exists():
         return from_config(read_json(config), config).head_norm
-    return like_checkpoint(recipe, Path(recipe.start)).head_norm if recipe.start else recipe.head_norm
+    return like_checkpoint(recipe, Path(recipe.start)).head_norm if recipe.start else None
 
 
 def given_splits(recipe: Recipe, train: Any, val: Any, test: Any, class_names: Sequence[str] | None) -> Splits:

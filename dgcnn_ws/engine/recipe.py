@@ -412,7 +412,7 @@ def _check_whole_head(recipe: Recipe) -> None:
     if recipe.cuda_graph and recipe.micro_batch < recipe.batch_size:
         raise InputError(
             f"{what} takes its batch in two passes, which --cuda-graph does not record. Leave that out, or take "
-            "--head-norm est."
+            "another --head-norm."
         )
 
 

@@ -159,9 +159,10 @@ class _GraphBlock(EdgeBlock):
         if self.aggr == "max":
             rows = targets.unsqueeze(1).expand_as(y)
             # Backward, torch 2.13 gives what was there before a share where it equals the maximum: zeros would take it.
-            out = y.new_full(size, -torch.inf).scatter_reduce(0, rows, y, "amax", include_self=False)
+            start = y.new_full(size, -torch.inf) if y.is_floating_point() else y.new_zeros(size)
+            out = start.scatter_reduce(0, rows, y, "amax", include_self=False)
             reached = torch.zeros(size[0], dtype=torch.bool, device=y.device).index_fill(0, targets, True)
-            return torch.where(reached.unsqueeze(1), out, 0)
+            return torch.where(reached.unsqueeze(1), out, out.new_zeros(()))
         values = y.to(compute_dtype(y))
         out = values.new_zeros(size).index_add(0, targets, values)
         if self.aggr == "mean":
@@ -176,7 +177,10 @@ class _GraphBlock(EdgeBlock):
         y = self._first_layer(pair, sources, targets)
         numbers = cloud_numbers(batch, len(pair[1]), y.device)
         # As many rows as there can be clouds, where the compiler cannot look how many there are.
-        count = 1 if batch is None else len(batch) if torch.compiler.is_compiling() else int(numbers.max()) + 1
+        if batch is None or not len(numbers):
+            count = 1
+        else:
+            count = len(batch) if torch.compiler.is_compiling() else int(numbers.max()) + 1
         for conv, norm in self.layers():
             if conv is not self.conv:
                 y = F.linear(y, effective_weight(conv).flatten(1), conv.bias)

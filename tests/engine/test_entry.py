@@ -134,6 +134,8 @@ def test_a_head_that_is_not_named_is_that_of_the_run_or_checkpoint_gone_on_with(
     dgcnn_ws.train(tuned, tmp_path / "tuned", train=Mine(30, 0), quiet=True)
     for name in ("run", "tuned"):
         assert json.loads((tmp_path / name / "config.json").read_text())["head_norm"] == "bn_whole"
+    with pytest.raises(InputError, match="--head-norm bn_whole needs a --batch-size of 2 or more"):
+        dgcnn_ws.train(replace(tuned, batch_size=1), tmp_path / "other", train=Mine(30, 0), quiet=True)
     with pytest.raises(InputError, match="a network of --head-norm bn, not est"):
         dgcnn_ws.train(replace(tuned, head_norm="est"), tmp_path / "other", train=Mine(30, 0), quiet=True)
 

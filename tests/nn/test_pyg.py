@@ -223,7 +223,8 @@ def test_no_edges_and_no_points(norm: str | None) -> None:
     static, dynamic = EdgeConv(C_IN, WIDTHS, norm), DynamicEdgeConv(C_IN, WIDTHS, K, norm)
     x = torch.randn(6, C_IN)
     assert (static(x, torch.empty(2, 0, dtype=torch.long)) == 0).all()
-    assert static(x[:0], torch.empty(2, 0, dtype=torch.long)).shape == (0, 12)
+    for batch in ((), (torch.empty(0, dtype=torch.long),)):
+        assert static(x[:0], torch.empty(2, 0, dtype=torch.long), *batch).shape == (0, 12)
     assert dynamic(x[:0], torch.empty(0, dtype=torch.long)).shape == (0, 12)
     assert (dynamic((x[:0], x)) == 0).all(), "targets without a source"
     assert dynamic(x[:1]).shape == (1, 12), "a cloud of one point is its own neighbour"
@@ -258,6 +259,13 @@ def test_half_precision_counts_and_adds_up_more_edges_than_it_can_count(aggr: st
     scaled = x / count if aggr == "add" else x  # or float16 overflows
     found = module.to(dtype)(scaled.to(dtype), edges)[count]
     assert found.dtype == dtype and (found.double() - expected).norm() < 0.03 * expected.norm()
+
+
+def test_messages_may_be_whole_numbers() -> None:
+    x, edges = torch.tensor([[1.0], [-2.0], [3.0]]), torch.tensor([[0, 1, 2], [0, 0, 1]])
+    found = EdgeConv(lambda z: z.long())(x, edges)
+    assert torch.equal(found, torch.tensor([[1, 0], [-2, 5], [0, 0]]))
+    assert EdgeConv(lambda z: z > 0)(x, edges).dtype == torch.bool
 
 
 def test_other_activations_run_on_edges() -> None:
