@@ -38,7 +38,7 @@ class Cell:
 
 
 def ignores_micro_batch(recipe: Recipe) -> bool:
-    """Whether a completed recipe gives the same run, up to rounding, at every micro-batch of the same batch.
+    """Whether a completed recipe gives the same run at every micro-batch, up to rounding and the draw of dropout.
 
     So it is where no layer sees more than one cloud at a time: the gradient of a batch is then the mean of its
     clouds' gradients. Running estimates (`ws_bcn`, the `est` head) change once an optimizer step and keep that law; a
