@@ -169,7 +169,7 @@ class Preset:
     weight_decay: float
     augment: str
     optimizer: str
-    group_norm_head: HeadNorm  # the head of a norm that does not need the batch
+    group_norm_head: HeadNorm  # the head beside norms that do not need the batch, see `default_head`
     learning_rate: Callable[[float, int], float]
 
 

@@ -212,8 +212,12 @@ Layer = nn.Linear | nn.Conv1d | nn.Conv2d
 NormFactory = Callable[[int, int, float, int], nn.Module]
 
 
+def _groups_of_layer(groups: int, channels: int, dims: int) -> int:
+    return legal_groups(groups, channels, 1 if dims else LEAST_OF_A_VECTOR)
+
+
 def _group_norm(channels: int, groups: int, eps: float, dims: int) -> nn.Module:
-    return nn.GroupNorm(legal_groups(groups, channels, 1 if dims else LEAST_OF_A_VECTOR), channels, eps)
+    return nn.GroupNorm(_groups_of_layer(groups, channels, dims), channels, eps)
 
 
 def _batch_norm(channels: int, groups: int, eps: float, dims: int) -> nn.Module:
@@ -221,7 +225,7 @@ def _batch_norm(channels: int, groups: int, eps: float, dims: int) -> nn.Module:
 
 
 def _batch_channel_norm(channels: int, groups: int, eps: float, dims: int) -> nn.Module:
-    return BatchChannelNorm(channels, legal_groups(groups, channels, 1 if dims else LEAST_OF_A_VECTOR), eps)
+    return BatchChannelNorm(channels, _groups_of_layer(groups, channels, dims), eps)
 
 
 @dataclass(frozen=True)
