@@ -57,8 +57,9 @@ class Arguments:
     device: str = "auto"
     """auto | cpu | cuda | cuda:N."""
     re_estimate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """First take batch norm's running statistics anew over the training clouds (precise BN, arXiv 2105.07576): those of
-    small micro-batches do not fit what they trained. The temperature is fitted anew on validation."""
+    """First take batch norm's running statistics anew over the training clouds (precise BN, arXiv 2105.07576). Up
+    to a point where training went well; no rescue of micro-batches of one cloud, nor where batch norm in the head had
+    two. The temperature is fitted anew on validation."""
     save: Path | None = None
     """Write the checkpoint with those statistics to this file. Asks for --re-estimate."""
     stream: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
