@@ -1,13 +1,14 @@
 #!/bin/bash
-# accelerate 1.15.0, pytorch-lightning 2.6.6, pytorch-ignite 0.5.5: accumulating gradients where an epoch's micro-batches are not a multiple
-# of the window (5 micro-batches, windows of 2), torch 2.13.0 on the CPU.
+# accelerate 1.15.0, pytorch-lightning 2.6.6, pytorch-ignite 0.5.5: accumulating gradients where an epoch's micro-batches are
+# not a multiple of the window (5 micro-batches, windows of 2), torch 2.13.0 on the CPU.
 #
 # Guess: an optimizer step has the mean of the gradients of the micro-batches that it is of; the epoch's last has those that are left, or
 #   they are left out. Every micro-batch's gradient is 1 here, so every step's should be 1.
 # Behaviour: three libraries, two answers, neither of them that.
 #   accelerate and lightning step with what is left and divide it by the whole window: the last step of each epoch has half the
-#   gradient (a single micro-batch of a window of 16: a sixteenth), and Adam takes that for a gradient that has become small.
-#   ignite counts through: a window has clouds of two epochs, and where the last window is never full its gradient is dropped.
+#   gradient.
+#   ignite counts through: five steps in two epochs, so the third is of the last micro-batch of one epoch and the first of the
+#   next.
 # Output seen (gradients of the steps, two epochs):
 #   accelerate: [1.0, 1.0, 0.5, 1.0, 1.0, 0.5]
 #   lightning: [1.0, 1.0, 0.5, 1.0, 1.0, 0.5]

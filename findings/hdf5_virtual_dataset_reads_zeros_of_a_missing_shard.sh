@@ -1,8 +1,8 @@
 #!/bin/bash
 # h5py 3.16.0 (HDF5 2.0.0): several files of clouds, as ModelNet40's, read as one by a virtual dataset (`create_virtual_dataset`).
 #
-# Guess: where one of the files is not there (not copied along, renamed, another working directory), reading it is an error.
-# Behaviour: its clouds are read as zeros, and its labels as 0, a class that there is. The shape is that of the whole set, and nothing
+# Guess: where one of the files is not there (not copied along, or renamed), reading it is an error.
+# Behaviour: its clouds are read as zeros, and its labels as 0, which is a real class. The shape is that of the whole set, and nothing
 #   says that a file was missing.
 # Output seen (two files of two clouds, labels 3 and 5; then the second is moved away):
 #   both files: labels [3, 3, 5, 5], largest coordinates [1.0, 1.0, 1.0, 1.0]

@@ -2,7 +2,7 @@
 # huggingface_hub 2.4.0: `PyTorchModelHubMixin`, `save_pretrained(folder)` and `from_pretrained(folder)`, offline, torch 2.13.0.
 #
 # Guess: what is saved comes back: the arguments of `__init__` and all weights; what cannot be written, or does not fit, is an error.
-# Behaviour: an argument that JSON cannot hold (the class of an activation or a norm, a torch.dtype) is left out of config.json, and
+# Behaviour: an argument that JSON cannot hold (here the class of an activation) is left out of config.json, and
 #   the network is made with its default: other outputs by the same weights. And weights are loaded with strict=False: of a file whose
 #   names are all others, nothing is loaded, and the network that comes back has the random weights of its making. Neither is said.
 # Output seen:

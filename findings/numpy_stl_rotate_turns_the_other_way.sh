@@ -1,7 +1,7 @@
 #!/bin/bash
 # numpy-stl 4.1.1: turning a mesh, `Mesh.rotate(axis, angle)`.
 #
-# Guess: by the right-hand rule, as scipy and trimesh turn: a quarter about z brings the x axis to the y axis. Labels of headings,
+# Guess: by the right-hand rule, as scipy turns: a quarter about z brings the x axis to the y axis. Labels of headings,
 #   and clouds that another library turned by the same angle, then fit.
 # Behaviour: it turns the other way, clockwise as seen from the axis's end: x comes to -y.
 # Output seen: scipy brings (1, 0, 0) to (0, 1, 0), numpy-stl to (0, -1, 0)

@@ -5,7 +5,8 @@
 #   and `face`.
 # Behaviour: whatever has "index" anywhere in its name numbers points: to the second cloud's value the points of the first are added,
 #   and so on; whatever has "batch" in its name is raised by the values before it. `class_index`, the same label for all clouds, becomes a
-#   different one for each, `batch_id` too. No warning; a label beyond the classes is found by the loss only if it is large enough.
+#   different one for each, `batch_id` too. No warning; the loss complains only of labels beyond the last class. (The
+#   documentation of Batch names the rule for "index".)
 # Output seen (three clouds of 5 points; y, class_index and batch_id are 3 in each):
 #   y [3, 3, 3], class_index [3, 8, 13], batch_id [3, 7, 11]
 set -euo pipefail

@@ -57,9 +57,9 @@ class Arguments:
     device: str = "auto"
     """auto | cpu | cuda | cuda:N."""
     re_estimate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """First take batch norm's running statistics anew over the training clouds (precise BN, arXiv 2105.07576). Up
-    to a point where training went well; no rescue of micro-batches of one cloud, nor where batch norm in the head had
-    two. The temperature is fitted anew on validation."""
+    """First take batch norm's running statistics anew over the training clouds (precise BN, arXiv 2105.07576),
+    and the estimates after them: a point at most where training went well, part of what micro-batches of one cloud
+    lost, nothing where batch norm in the head had two. The temperature is fitted anew on validation."""
     save: Path | None = None
     """Write the checkpoint with those statistics to this file. Asks for --re-estimate."""
     stream: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -205,7 +205,7 @@ def take_anew(
         raise InputError(f"{args.checkpoint} has no batch norm with running statistics: leave out --re-estimate.")
     if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
         raise InputError(f"{args.checkpoint} is damaged: its weights, or what comes of them, are not finite.")
-    print(f"running statistics of {count} batch norms taken anew over {len(clouds)} training clouds, {BATCH} at a time")
+    print(f"running statistics of {count} norms taken anew over {len(clouds)} training clouds, {BATCH} at a time")
     content["model"] = model.state_dict()
     content.pop("temperature", None)
     if recipe.select == "val":

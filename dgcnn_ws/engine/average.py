@@ -14,10 +14,8 @@ from torch import nn
 
 from dgcnn_ws.datasets import LabelledClouds
 from dgcnn_ws.engine.scoring.precise_bn import BATCH, re_estimate
-from dgcnn_ws.nn.norm import RunningEstimates, one_update
 
 MEASURED = 256  # training clouds, before each score
-ROUNDS = 2  # what a norm sees follows from the norms before it
 
 
 class Average:
@@ -45,16 +43,4 @@ class Average:
     @torch.no_grad()
     def measure(self, clouds: LabelledClouds, num_points: int, device: torch.device) -> None:
         """Set the statistics that the average's norms keep to those over some of `clouds`, of `num_points` points."""
-        re_estimate(self.model, clouds, BATCH, device, num_points=num_points, most=MEASURED)
-        estimates = [module for module in self.model.modules() if isinstance(module, RunningEstimates)]
-        order = torch.randperm(len(clouds), generator=torch.Generator().manual_seed(0))[:MEASURED]
-        for _ in range(ROUNDS if estimates else 0):
-            for module in estimates:
-                module.train()
-                module.num_updates.zero_()  # what is seen next replaces what was
-            with one_update(self.model):
-                for points in clouds.read(order.split(BATCH)):
-                    self.model(points[:, :num_points].to(device).transpose(1, 2))
-        self.model.eval()
-        if estimates:  # batch norms that come after them see other values now
-            re_estimate(self.model, clouds, BATCH, device, num_points=num_points, most=MEASURED)
+        re_estimate(self.model, clouds, BATCH, device, num_points=num_points, most=MEASURED, all_estimates=True)

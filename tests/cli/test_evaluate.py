@@ -42,7 +42,7 @@ def test_what_stood_there_does_not_count_and_the_saved_checkpoint_scores_the_sam
         path, saved = write(tmp_path / "a.pt", easy_root, "bn", offset), tmp_path / f"saved{offset}.pt"
         command = ["evaluate", str(path), "--re-estimate", "--save", str(saved), "--json", str(tmp_path / "a.json")]
         assert main.main(command) == 0
-        assert "running statistics of 7 batch norms taken anew over 37 training clouds" in capsys.readouterr().out
+        assert "running statistics of 7 norms taken anew over 37 training clouds" in capsys.readouterr().out
         assert main.main(["evaluate", str(saved), "--json", str(tmp_path / "b.json")]) == 0
         first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
         assert first.pop("re_estimated") and not second.pop("re_estimated")

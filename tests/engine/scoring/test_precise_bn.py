@@ -43,6 +43,21 @@ def test_fused_and_reference_networks_get_the_same(clouds: PointClouds) -> None:
         torch.testing.assert_close(value, found[1][name], rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_running_estimates_after_a_batch_norm_are_of_what_they_see_now(clouds: PointClouds) -> None:
+    torch.manual_seed(0)
+    model = DGCNN(3, k=4, norm="bn", head_norm="est", emb_dims=16)
+    seen: list[torch.Tensor] = []
+    model.head.pooled_norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    assert re_estimate(model, clouds, 5, CPU) == 6
+    assert not any(module.training for module in model.modules())
+    seen.clear()
+    with torch.no_grad():
+        model(clouds.points.transpose(1, 2))
+    var, mean = torch.var_mean(seen[0].double(), 0, unbiased=False)
+    torch.testing.assert_close(model.head.pooled_norm.running_mean.double(), mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.head.pooled_norm.running_var.double(), var, rtol=1e-3, atol=1e-5)
+
+
 def test_running_estimates_that_training_used_are_left_alone(clouds: PointClouds) -> None:
     torch.manual_seed(0)
     model = DGCNN(3, k=4, norm="ws_bcn", emb_dims=16)
