@@ -141,6 +141,15 @@ def _as_html(cell: str) -> str:
     return re.sub(r"`(\w+)`", r"<code>\1</code>", html.escape(cell)).replace(" ± ", "&nbsp;±&nbsp;")
 
 
+def _html_cells(row: list[str]) -> str:
+    """Return a row's cells; what stands last before empty ones, such as why a network cannot train, has their room."""
+    filled = max((i for i, cell in enumerate(row) if cell), default=0)
+    return "".join(
+        f"<td colspan={len(row) - i}>{cell}</td>" if i == filled < len(row) - 1 else f"<td>{cell}</td>"
+        for i, cell in enumerate(row[: filled + 1])
+    )
+
+
 def write_html(study: dict[str, Any], pictures: list[Path], path: Path) -> None:
     """Write a study as one page: its table, pictures, search, settings, machine and command.
 
@@ -157,7 +166,7 @@ def write_html(study: dict[str, Any], pictures: list[Path], path: Path) -> None:
         "<p>Accuracies in % on the test set, mean ± standard deviation over seeds.",
         f"Differences, where there are any, are in points: {INTERVALS}.</p><table>",
         "<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>",
-        *("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows),
+        *(f"<tr>{_html_cells(row)}</tr>" for row in rows),
         "</table>",
         *(f'<p><img alt="" src="data:image/png;base64,{image}"></p>' for image in images),
     ]

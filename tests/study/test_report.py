@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from dgcnn_ws.study.report import markdown_table, search_table, write_csv, write_html
+from dgcnn_ws.study.report import _html_cells, markdown_table, search_table, write_csv, write_html
 from dgcnn_ws.study.study_plots import draw_accuracy, draw_cost
 
 
@@ -199,3 +199,9 @@ def test_no_text_of_a_crowded_picture_covers_another(
             assert page.containsx(box.x0) and page.containsx(box.x1)
             assert page.containsy(box.y0) and page.containsy(box.y1)
             assert not box.padded(-1).count_overlaps(boxes[i + 1 :])
+
+
+def test_a_reason_has_the_room_of_the_empty_cells_behind_it() -> None:
+    assert _html_cells(["bn", "", "why", "", ""]) == "<td>bn</td><td></td><td colspan=3>why</td>"
+    assert _html_cells(["a", "", "b"]) == "<td>a</td><td></td><td>b</td>"
+    assert _html_cells(["", ""]) == "<td colspan=2></td>"
