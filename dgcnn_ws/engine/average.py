@@ -40,7 +40,6 @@ class Average:
             else:  # how many batches a norm has seen
                 mine.copy_(theirs)
 
-    @torch.no_grad()
     def measure(self, clouds: LabelledClouds, num_points: int, device: torch.device) -> None:
         """Set the statistics that the average's norms keep to those over some of `clouds`, of `num_points` points."""
         re_estimate(self.model, clouds, BATCH, device, num_points=num_points, most=MEASURED, all_estimates=True)

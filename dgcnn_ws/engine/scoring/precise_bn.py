@@ -14,7 +14,7 @@ from dgcnn_ws.datasets import LabelledClouds
 from dgcnn_ws.nn.norm import RunningEstimates, one_update
 
 BATCH = 32  # clouds whose statistics are taken at once
-ROUNDS = 2  # what an estimate sees follows from the estimates before it
+ROUNDS = 2  # an estimate's variance is around its old mean, and what it sees follows from the estimates before it
 
 
 @torch.no_grad()
@@ -71,7 +71,7 @@ def re_estimate(
             for _ in passes(batches):
                 pass
     model.eval()
-    if estimates:  # batch norms that come after them see other values now
+    if norms and estimates and modules.index(norms[-1]) > modules.index(estimates[0]):  # it sees other values now
         _measure_batch_norms(norms, lambda: passes(whole), device)
     return len(norms) + len(estimates)
 
