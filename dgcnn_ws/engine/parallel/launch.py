@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # its defaults keep the process group that there is when it is first imported
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
@@ -124,8 +125,9 @@ def _connect(device: torch.device, rank: int, devices: int, nodes: int) -> None:
         raise Agreed(f"{place}: {reason} {way_out}") from error
     finally:
         late.cancel()
-    if on_gpu:
-        atexit.register(dist.destroy_process_group)
+    # Gloo's threads end with the group, and before Python does: one that drops a collective's tensor at that moment
+    # aborts a run that has ended well. Signs of life, registered later, end before.
+    atexit.register(dist.destroy_process_group)
     global _pulse
     own_store = TCPStore(address, port, None, False, timedelta(seconds=BEAT))
     _pulse = Pulse(PrefixStore(_attempt(), own_store), rank, hosts)

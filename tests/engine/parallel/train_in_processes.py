@@ -3,6 +3,7 @@
 python train_in_processes.py DATA_ROOT FOLDER [PROCESSES]; without the number there are as many as torchrun started.
 """
 
+import atexit
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -142,7 +143,15 @@ def agree(processes: Processes) -> dict[str, Any]:
     return found
 
 
+def say_what_lives() -> None:
+    """Name the threads that will meet Python's end: one inside torch may abort the process then."""
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    print("alive at the end:", *sorted(name for name in names if "gloo" in name), file=sys.stderr)
+
+
 def main(data_root: Path, folder: Path, processes: int | None = None) -> None:
+    if Path("/proc/self/task").exists():
+        atexit.register(say_what_lives)  # the first to register is the last to be called
     torch.set_num_threads(1)
     processes = complete(Recipe(devices=processes, batch_size=BATCH)).processes
     steps = {name: take_step(name, processes, STEPS[name][-1], data_root, folder) for name in STEPS}
