@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import prune
+from torch.nn.utils import fuse_conv_bn_eval, prune
 from torch_geometric.nn import MLP
 from torch_geometric.nn import Linear as GeometricLinear
 
@@ -283,6 +283,18 @@ def test_our_networks() -> None:
     converted, x = converted.double(), torch.randn(2, 3, 30, dtype=torch.float64)
     torch.testing.assert_close(converted.eval()(x)[:1], converted(x[:1]), msg="clouds must not mix")
     assert torch.equal(fuse(converted)(x), converted(x))
+
+
+def test_batch_norms_join_the_fused_layers() -> None:
+    """torch's fuse_conv_bn_eval is wrong for standardized layers (torch 2.13.0) and right for what `fuse` gives."""
+    block = nn.Sequential(WSConv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8))
+    x = torch.randn(2, 6, 5, 4)
+    for _ in range(20):
+        block(3 * x + 1)
+    block.eval()
+    fused = fuse(block)
+    joined = fuse_conv_bn_eval(fused[0], fused[1])  # type: ignore[arg-type,type-var]
+    torch.testing.assert_close(joined(x), block(x))
 
 
 def test_wrong_groups_are_refused() -> None:
