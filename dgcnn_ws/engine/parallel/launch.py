@@ -125,12 +125,16 @@ def _connect(device: torch.device, rank: int, devices: int, nodes: int) -> None:
         raise Agreed(f"{place}: {reason} {way_out}") from error
     finally:
         late.cancel()
-    # Gloo's threads end with the group, and before Python does: one that drops a collective's tensor at that moment
-    # aborts a run that has ended well. Signs of life, registered later, end before.
-    atexit.register(dist.destroy_process_group)
+    atexit.register(_disconnect)  # signs of life, registered later, end before
     global _pulse
     own_store = TCPStore(address, port, None, False, timedelta(seconds=BEAT))
     _pulse = Pulse(PrefixStore(_attempt(), own_store), rank, hosts)
+
+
+def _disconnect() -> None:
+    """End gloo's threads before Python ends: one that drops a collective's tensor at that moment aborts the process."""
+    if dist.is_initialized():  # a caller may have ended it
+        dist.destroy_process_group()
 
 
 def _give_up(sentence: str) -> None:
