@@ -58,7 +58,8 @@ class Answered:
         if self.few:
             filled = model.frame.fill == "repeat"
             what = "were repeated, as `prepare` does" if filled else "are all that the network saw"
-            yield f"{self.few} clouds have fewer than {drawn(model)} points: theirs {what}"
+            clouds = "1 cloud has" if self.few == 1 else f"{self.few} clouds have"
+            yield f"{clouds} fewer than {drawn(model)} points: they {what}"
         if self.strange and model.frame.radius:
             low, high = model.frame.radius
             yield (

@@ -92,7 +92,7 @@ def test_the_same_shapes_get_the_same_answers(
     right = sum(row["label"] == row["prediction"] for row in scored)
     assert right == round(10 * scores["overall_accuracy"]) == answers["score"]["right"] and answers["score"]["of"] == 10
     assert f"{right} of 10 shapes are called as the folders that they lie in" in out
-    assert "3 clouds have fewer than 64 points: theirs were repeated" in out and "mirrored" in out
+    assert "3 clouds have fewer than 64 points: they were repeated" in out and "mirrored" in out
     features = np.load(tmp_path / "f.npz")
     assert features["features"].shape == (10, 64) and features["files"].tolist() == [row["file"] for row in predicted]
 
