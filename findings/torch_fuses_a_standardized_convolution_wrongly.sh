@@ -4,7 +4,7 @@
 # Guess: torch.nn.utils.fuse_conv_bn_eval gives a layer with the same answers, or refuses a subclass of nn.Conv2d that it does not
 #   know, as torch.ao.quantization.fuse_modules does.
 # Behaviour: it copies the subclass and multiplies the stored weight by the norm's scale; the copy standardizes that weight again, so
-#   the scale and the spread of the stored weight are lost: other answers, no word. Where the standardization is a parametrization it
+#   the norm's scale is lost: other answers, no word. Where the standardization is a parametrization it
 #   raises KeyError. Bake the standardized weight into a plain nn.Conv2d first.
 # Output seen (largest difference of the answers):
 #   a plain convolution: 0.0000

@@ -2,9 +2,9 @@
 # pyvista 0.49.1 with vtk 9.7.2: turning a cloud whose normals are the active normals and the active vectors, as glyphs need them.
 #
 # Guess: each of 100 points has one normal after rotate_x(90), turned with the points.
-# Behaviour: the array has 200 rows: the turned normals, and behind them the turned normals again. An array that is active in two
-#   roles is put through vtkTransformPolyDataFilter once for each, into one and the same result. As the one or the other alone it is
-#   turned rightly, and as neither it stays as it was. translate, scale and transform do the same as rotate_x.
+# Behaviour: the array has 200 rows: the turned normals, and behind them the turned normals again. As the
+#   one or the other alone the array is turned rightly, and as neither it stays as it was. translate, scale and transform double it
+#   as well (all of them call vtkTransformFilter).
 # Output seen:
 #   active as nothing: (100, 3), as they were
 #   active as normals: (100, 3), turned
@@ -38,6 +38,6 @@ for role in ("nothing", "normals", "vectors", "both"):
     print(f"active as {role}: {found.shape}, {said}")
     expected = normals if role == "nothing" else np.tile(turned, (2 if role == "both" else 1, 1))
     assert found.shape == expected.shape and np.allclose(found, expected, atol=1e-6)
-for move in (lambda c: c.translate((1, 0, 0)), lambda c: c.scale(2.0, inplace=False)):
+for move in (lambda c: c.translate((1, 0, 0)), lambda c: c.scale(2.0, inplace=False), lambda c: c.transform(np.eye(4), inplace=False)):
     assert len(np.asarray(move(cloud).point_data["n"])) == 200
 PY

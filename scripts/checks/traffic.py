@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-# All that the result comes first of, or that have none.
+# Those whose first argument is the result, or that have none.
 NAMES = (
     "all_gather", "all_gather_into_tensor", "all_gather_object", "all_reduce", "all_to_all", "all_to_all_single",
     "barrier", "broadcast", "broadcast_object_list", "reduce", "reduce_scatter", "reduce_scatter_tensor", "scatter",
@@ -22,10 +22,7 @@ class Collectives:
     """Count the collectives issued within the block by calls of `dist.NAME`, in any thread: `calls`, `bytes`, by name.
 
     A collective's bytes are those of the tensor that all processes have afterwards, or that each gives to the sum:
-    what a process sends and receives for it is up to twice that, depending on the algorithm.
-
-    This is no TorchDispatchMode, which would see others' collectives too: after a collective under one, torch 2.13
-    keeps the process group and its threads for ever, and those can abort a process that ends (see `launch`).
+    what a process sends and receives for it is up to twice that, depending on the algorithm. Objects count no bytes.
     """
 
     def __init__(self) -> None:
@@ -43,5 +40,6 @@ class Collectives:
 
     def _count(self, name: str, collective: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.calls[name] += 1
-        self.bytes[name] += sum(tensor.nbytes for tensor in tree_leaves(args[:1]) if isinstance(tensor, Tensor))
+        result = args[:1] or tuple(kwargs.values())[:1]
+        self.bytes[name] += sum(tensor.nbytes for tensor in tree_leaves(result) if isinstance(tensor, Tensor))
         return collective(*args, **kwargs)

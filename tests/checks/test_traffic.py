@@ -28,7 +28,7 @@ def test_counts_calls_and_bytes(group: None) -> None:
         torch.ones(3) + 1
     assert sent.calls == {"all_reduce": 2} and sent.bytes == {"all_reduce": 7 * 8 + 5 * 4}
     with Collectives() as sent:
-        dist.all_gather([torch.zeros(2)], torch.ones(2))
+        dist.all_gather(tensor_list=[torch.zeros(2)], tensor=torch.ones(2))
         dist.barrier()
     assert sent.calls == {"all_gather": 1, "barrier": 1} and sent.bytes == {"all_gather": 8, "barrier": 0}
     assert [getattr(dist, name) for name in NAMES] == before

@@ -132,7 +132,11 @@ def _connect(device: torch.device, rank: int, devices: int, nodes: int) -> None:
 
 
 def _disconnect() -> None:
-    """End gloo's threads before Python ends: one that drops a collective's tensor at that moment aborts the process."""
+    """End gloo's threads before Python ends: one that drops a collective's tensor at that moment aborts the process.
+
+    They end with their group, so nothing may hold that. It waits for collectives that nobody has waited for: there are
+    none.
+    """
     if dist.is_initialized():  # a caller may have ended it
         dist.destroy_process_group()
 

@@ -5,6 +5,7 @@ The first one alone writes files and speaks.
 """
 
 import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -39,7 +40,12 @@ class Processes:
         self.rank, self.count = rank, count
         # Agreements do not wait for what a GPU still has to do.
         on_gpu = count > 1 and dist.get_backend() != "gloo"
-        self.control = dist.new_group(backend="gloo") if on_gpu else None
+        self._control = weakref.ref(dist.new_group(backend="gloo")) if on_gpu else None  # torch holds it, until its end
+
+    @property
+    def control(self) -> dist.ProcessGroup | None:
+        """The group that agreements are made in; None for the one of all."""
+        return None if self._control is None else self._control()
 
     @property
     def first(self) -> bool:

@@ -4,12 +4,15 @@ python train_in_processes.py DATA_ROOT FOLDER [PROCESSES]; without the number th
 """
 
 import atexit
+import os
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from dgcnn_ws.datasets import PartClouds, PointClouds
@@ -25,6 +28,7 @@ from dgcnn_ws.models import DGCNN, DGCNNSeg
 from scripts.checks.traffic import Collectives
 
 BATCH = 12
+LINUX = Path("/proc/self/task").exists()
 SCORES = (evaluate, evaluate_by_batch_statistics, evaluate_parts)
 # preset, norm, head norm, --sync-bn, micro-batch of each process
 STEPS = {
@@ -143,20 +147,26 @@ def agree(processes: Processes) -> dict[str, Any]:
     return found
 
 
+def gloo_threads() -> list[str]:
+    """Return the names of gloo's threads in this process (on Linux)."""
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    return sorted(name for name in names if "gloo" in name)
+
+
 def say_what_lives() -> None:
     """Name the threads that will meet Python's end: one inside torch may abort the process then."""
-    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-    print("alive at the end:", *sorted(name for name in names if "gloo" in name), file=sys.stderr)
+    os.write(2, " ".join(["alive at the end:", *gloo_threads()]).encode() + b"\n")  # stderr itself may be silent by now
 
 
 def main(data_root: Path, folder: Path, processes: int | None = None) -> None:
-    if Path("/proc/self/task").exists():
+    if LINUX:
         atexit.register(say_what_lives)  # the first to register is the last to be called
     torch.set_num_threads(1)
     processes = complete(Recipe(devices=processes, batch_size=BATCH)).processes
     steps = {name: take_step(name, processes, STEPS[name][-1], data_root, folder) for name in STEPS}
     run = Run(complete(Recipe(dataset="modelnet10", data_root=data_root, num_points=16, k=4, emb_dims=32, device="cpu",
                               batch_size=BATCH, devices=processes, nodes=1)), folder / "any", quiet=True)  # fmt: skip
+    run.processes._control = weakref.ref(dist.new_group(backend="gloo"))  # as beside NCCL
     agreed = agree(run.processes)
     collected = run.processes.largest(int(agreed["largest"] == (processes - 1, 0) and len(agreed) == 6))
     scores = all_scores(run.processes)
@@ -164,6 +174,7 @@ def main(data_root: Path, folder: Path, processes: int | None = None) -> None:
         assert collected and all_scores(ALONE)
         content = {"steps": steps, "agreed": agreed, "scores": scores, "alone": all_scores(ALONE)}
         torch.save(content, folder / "seen.pt")
+    assert not LINUX or len(gloo_threads()) > 2
     try:  # as main.py has it
         with one_voice(), run.processes.together():
             if run.processes.rank == processes - 1:
