@@ -204,8 +204,8 @@ def fuse(model: Model) -> Model:
     """Return a copy of `model` whose standardized layers are plain ones with their standardized weights, for inference.
 
     The copy computes the same to the bit, without standardizing at every call, and with torch's own layers alone. It
-    is not for training: there the weights would no longer be standardized. Call it before
-    torch's fuse_conv_bn_eval, whose result is wrong for standardized layers.
+    is not for training: there the weights would no longer be standardized. Call it before torch's fuse_conv_bn_eval,
+    whose result is wrong for standardized layers.
     """
     model = _copy(model)
     plain = {standardized: layer for layer, standardized in STANDARDIZED.items()}

@@ -65,7 +65,7 @@ def count(args: Arguments, norm: Norm, head_norm: HeadNorm, sync_bn: bool, data:
         run.optimizer_step(points, labels)
     gradients = sum(parameter.nbytes for parameter in run.model.parameters())
     name = f"`{norm}`, {head_norm}{', --sync-bn' if sync_bn else ''}"
-    reduced, gathered = sent.bytes["all_reduce"], sent.bytes["all_gather"]
+    reduced, gathered = sent.bytes["allreduce_"], sent.bytes["allgather_"]
     return [name, f"{sent.calls.total()}", f"{gradients:,}", f"{reduced - gradients:,}", f"{gathered:,}"]
 
 

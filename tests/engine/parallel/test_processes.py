@@ -70,13 +70,13 @@ def check_gradients_travel_once_a_step(seen: dict[str, Any], count: int) -> None
             passes = BATCH // (count * micro_batch)
             if head_norm == "bn_whole":  # the head alone, and once
                 layers, channels, passes = 2, 512 + 256, 1
-            assert step["calls"]["all_gather"] == layers * passes
-            assert step["bytes"]["all_gather"] == 8 * count * (2 * channels + layers) * passes
-            assert step["bytes"]["all_reduce"] == gradient + 8 * 2 * channels * passes
+            assert step["calls"]["allgather_"] == layers * passes
+            assert step["bytes"]["allgather_"] == 8 * count * (2 * channels + layers) * passes
+            assert step["bytes"]["allreduce_"] == gradient + 8 * 2 * channels * passes
             continue
         estimated = (64 if head_norm == "est" else 0) + (channels if norm == "ws_bcn" else 0)
-        assert step["bytes"] == {"all_reduce": gradient + 8 * 3 * estimated}
-        assert step["calls"] == {"all_reduce": 1 + (estimated > 0)}
+        assert step["bytes"] == {"allreduce_": gradient + 8 * 3 * estimated}
+        assert step["calls"] == {"allreduce_": 1 + (estimated > 0)}
 
 
 def check_every_cloud_is_scored_once(seen: dict[str, Any]) -> None:
